@@ -1,0 +1,87 @@
+# Needs Python 3.11 or newer and make; everything else goes into virtual environments inside the checkout.
+#   .venv        all of the workspace, PyTorch, the test and lint tools
+#   .venv-core   core alone, with no framework: proof that core needs none
+#   .venv-zoo    what .venv has for tests, with torchvision, timm and transformers
+# An environment's stamp file is newer than what it was made from, so a second run installs nothing. An environment
+# that is already there is completed, not replaced; `make clean` removes them all.
+
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+
+PY      := .venv/bin/python
+PY_CORE := .venv-core/bin/python
+PY_ZOO  := .venv-zoo/bin/python
+
+MEMBERS     := torchlens_core torchlens_torch
+EDITABLE    := -e './torchlens_core[draw,pandas]' -e './torchlens_torch[torch]' -e .
+TEST_TOOLS  := pytest hypothesis pillow
+LINT_TOOLS  := ruff mypy import-linter
+INGREDIENTS := Makefile constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+
+# Of a source file: one concept a file.
+MAX_LINES := 500
+
+.PHONY: help venv demo test test-core test-torch test-integration lint bench test-zoo clean
+.DELETE_ON_ERROR:
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/stamp  ## Trace AlexNet on a photograph; pictures and trace file go to demo_output/
+	$(PY) examples/demo.py
+
+test: lint test-core test-torch test-integration  ## All checks and tests; each framework in a process of its own
+
+test-core: .venv-core/stamp  ## Core and its tests, where no framework is installed
+	$(PY_CORE) -m pytest tests/core
+
+test-torch: .venv/stamp  ## The PyTorch plugin's tests
+	$(PY) -m pytest tests/torch
+
+test-integration: .venv/stamp  ## The façade, the documentation's examples, the workspace
+	$(PY) -m pytest tests/integration
+
+lint: .venv/stamp  ## Style, format, types of core, import contracts, length of files
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	@find src $(MEMBERS:%=%/src) -name '*.py' -exec wc -l {} + | \
+	  awk '$$2 != "total" && $$1 > $(MAX_LINES) { print $$2 ": " $$1 " lines, more than $(MAX_LINES)"; bad = 1 } END { exit bad }'
+
+bench: .venv/stamp  ## Measure what tracing costs
+	$(PY) -m benchmarks.run
+
+test-zoo: .venv-zoo/stamp  ## Trace the architectures of torchvision, timm and transformers (long)
+	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo
+
+clean:  ## Remove the environments, caches and outputs
+	rm -rf .venv .venv-core .venv-zoo demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments ---------------------------------------------------------------------------------------------------
+
+venv: .venv/stamp  ## Make the environment .venv (the other targets do it by themselves)
+
+%/bin/python:
+	$(PYTHON) -m venv $*
+
+.venv/stamp: $(INGREDIENTS) | $(PY)
+	@echo "Installing into .venv (minutes the first time) ..."
+	$(PY) $(PIP_INSTALL) $(EDITABLE) $(TEST_TOOLS) $(LINT_TOOLS)
+	@touch $@
+
+.venv-core/stamp: $(INGREDIENTS) | $(PY_CORE)
+	@echo "Installing into .venv-core ..."
+	$(PY_CORE) $(PIP_INSTALL) -e './torchlens_core[draw,pandas]' $(TEST_TOOLS)
+	@if $(PY_CORE) -c 'import torch' 2>/dev/null; then echo ".venv-core must hold no framework, and has torch"; exit 1; fi
+	@touch $@
+
+# torchvision and timm ask for torch by name: with torch already there, and torchvision installed without its
+# dependencies, no second build of torch can come along.
+.venv-zoo/stamp: $(INGREDIENTS) $(wildcard tests/zoo/requirements*.txt) | $(PY_ZOO)
+	@echo "Installing into .venv-zoo (minutes the first time) ..."
+	$(PY_ZOO) $(PIP_INSTALL) $(EDITABLE) $(TEST_TOOLS)
+	$(PY_ZOO) $(PIP_INSTALL) --no-deps torchvision
+	$(PY_ZOO) $(PIP_INSTALL) -r tests/zoo/requirements.txt
+	@touch $@

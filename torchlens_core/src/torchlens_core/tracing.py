@@ -1,0 +1,222 @@
+"""``tl.trace``: run a model once, and get everything that ran."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from .backend import Backend, Call, Discovery
+from .errors import BackendError, NothingCaptured, SelectorWarning
+from .op import Op
+from .plan import Plan, SaveSpec
+from .plugins import choose_backend, get_backend
+from .program import Meta, Program, Row
+from .selection import Selection
+from .selectors import Names, Selector
+from .session import Session
+from .structure import Structure
+from .trace import Trace
+from .values import LiveValues
+
+
+def trace(
+    model: Any,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    backend: str | None = None,
+    save: SaveSpec = True,
+    halt: Selector | None = None,
+    lookback: int | None = None,
+    lookback_payload_policy: Literal["detached_raw"] = "detached_raw",
+    activation_transform: Callable[[Any], Any] | None = None,
+    output_device: Any = None,
+    detach: bool = False,
+    granularity: Literal["function", "kernel"] = "function",
+    kernels: bool = False,
+    recurrence: bool = True,
+    keep_orphans: bool = False,
+    replay_ready: bool = False,
+) -> Trace:
+    """Run ``model(*args, **kwargs)`` once and return every operation that ran.
+
+    Args:
+        model: a module, a function, a bound method, or a function that closes over modules.
+        args: a list or tuple of positional arguments; anything else is the one argument.
+        kwargs: keyword arguments.
+        backend: name of the framework's backend; by default the model and the arrays tell.
+        save: which values to keep: True (all), False, a selector, a label or module address, ``tl.keep(...)``, or a list
+            of these. The graph is recorded whatever is kept.
+        halt: stop just after the first Op that matches; the Op is included.
+        lookback: with ``tl.followed_by``, how many calls an Op may wait for its follower; without it, to the end of the
+            run, with every candidate held until then.
+        lookback_payload_policy: candidates are held as they ran; the only policy.
+        activation_transform: applied to every kept array; its result is kept instead.
+        output_device: where kept arrays go.
+        detach: cut kept arrays from the gradient tape. Otherwise they stay as they ran, and keep their tape alive.
+        granularity: ``'function'``, what the model's author wrote, or ``'kernel'``, the framework's kernels.
+        kernels: note for each Op the names of the kernels that ran below it.
+        recurrence: whether Ops without parameters may be grouped as passes of one layer.
+        keep_orphans: show Ops connected to neither an input nor an output.
+        replay_ready: also keep what an exact replay needs: constants, and the generator's state before random Ops.
+
+    Raises:
+        SelectorError: before the run, for a selector that names what the model cannot have.
+        BackendError: no backend, or several, recognise the model and its arguments.
+        NothingCaptured: the model ran and not one operation was seen.
+
+    What the model raises is raised as it is, with the trace up to there as the exception's ``partial_trace``.
+    """
+    if lookback_payload_policy != "detached_raw":
+        raise ValueError(
+            f"lookback_payload_policy is 'detached_raw' (candidates' values are held); got {lookback_payload_policy!r}."
+        )
+    if granularity not in ("function", "kernel"):
+        raise ValueError(f"granularity is 'function' or 'kernel'; got {granularity!r}.")
+    call = make_call(model, args, kwargs)
+    chosen = backend_for(call, backend)
+    plan = Plan(save, halt, lookback=lookback, transform=activation_transform, device=output_device)
+    needs = {"sites"}
+    needs |= {"kernels"} if kernels else set()
+    needs |= {"kernel rows"} if granularity == "kernel" else set()
+    needs |= {"replay"} if replay_ready else set()
+    made = run(chosen, call, plan, needs, recurrence=recurrence, keep_orphans=keep_orphans, detach=detach)[0]
+    if plan.selectors and plan.keeps and not len(made.values):
+        warnings.warn(
+            f"save={[keep.selector for keep in plan.keeps]} matched nothing in this run, so the trace holds no values. "
+            "tl.sites(model, x) lists what could be selected.",
+            SelectorWarning,
+            stacklevel=2,
+        )
+    return made
+
+
+def make_call(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> Call:
+    """A list or tuple is the positional arguments; anything else is the one argument."""
+    given = tuple(args) if type(args) in (list, tuple) else (args,)
+    return Call(model, given, dict(kwargs or {}))
+
+
+def backend_for(call: Call, name: str | None) -> Backend:
+    if not callable(call.model):
+        raise BackendError(f"The model is to be called and {type(call.model).__name__} is not callable.")
+    return get_backend(name) if name is not None else choose_backend(call.model, [*call.args, *call.kwargs.values()])
+
+
+def run(
+    backend: Backend,
+    call: Call,
+    plan: Plan,
+    needs: set[str],
+    *,
+    discovery: Discovery | None = None,
+    recurrence: bool = True,
+    keep_orphans: bool = False,
+    detach: bool = False,
+) -> tuple[Trace, Any]:
+    """One captured run: the trace, and what the model returned."""
+    discovery = discovery or backend.discover(call)
+    plan.bind(Names(discovery.addresses(), lambda name: name in backend.function_names(), backend.function_names))
+    session = Session(plan, backend.arrays, discovery, needs=needs)
+    session.facts["started_at"] = time.time()
+    start = time.perf_counter_ns()
+
+    def finish() -> Trace:
+        session.facts["duration_ns"] = time.perf_counter_ns() - start
+        return _finish(session, backend, recurrence=recurrence, keep_orphans=keep_orphans, detach=detach)
+
+    try:
+        returned = backend.capture(call, session)
+    except BaseException as error:
+        if not session.rows and not session.metas:
+            raise
+        session.facts["error"] = f"{type(error).__name__}: {error}"
+        error.partial_trace = finish()  # type: ignore[attr-defined]
+        raise
+    if not session.rows:
+        raise NothingCaptured(
+            f"{discovery.name} ran and returned {type(returned).__name__}, and not one operation of {backend.name} was seen. "
+            "Is the model written in another framework, or does it run in another process?"
+        )
+    return finish(), returned
+
+
+def _finish(session: Session, backend: Backend, *, recurrence: bool, keep_orphans: bool, detach: bool) -> Trace:
+    facts = session.facts | {"framework_version": backend.version()}
+    if session.halted_vid >= 0:
+        facts["halted"] = session.halted_vid
+    program = Program(
+        backend=backend.name,
+        model=session.discovery.name,
+        rows=list(map(Row._make, session.rows)),
+        scopes=session.scopes,
+        sources=session.sources,
+        metas=list(map(Meta._make, session.metas)),
+        modules=[info for info, _ in session.discovery.modules],
+        outputs=session.outputs,
+        events=session.events,
+        sites=session.sites,
+        writes=session.writes,
+        deps=session.deps,
+        kernels=session.kernels,
+        rng=session.rng,
+        batch_dims=session.batch_dims,
+        constants=session.constants,
+        facts=facts,
+    )
+    arrays = backend.arrays
+    if detach:
+        session.values = {vid: arrays.hold(arrays.detach(arrays.release(held))) for vid, held in session.values.items()}
+    structure = Structure(program, recurrence=recurrence, keep_orphans=keep_orphans)
+    made = Trace(program, LiveValues(arrays, session.values, session.kept_results), structure, backend)
+    _settle(session, made)
+    return made
+
+
+def _settle(session: Session, made: Trace) -> None:
+    """Drop the candidates that the finished trace does not select."""
+    for vid in session.candidates:
+        node = made.graph.node_of[vid]
+        if node < 0 or session.plan.matching(Op(made, node)) is None:
+            session.values.pop(vid, None)
+            session.kept_results.pop(vid, None)
+
+
+def sites(
+    model: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None, *, backend: str | None = None
+) -> Selection:
+    """Everything that could be selected: the Ops of one run that keeps no value and leaves the model as it was."""
+    from .selectors import in_module
+
+    call = make_call(model, args, kwargs)
+    chosen = backend_for(call, backend)
+    discovery = chosen.discover(call)
+    with chosen.preserve(call, discovery):
+        made, _ = run(chosen, call, Plan(False), {"sites"}, discovery=discovery)
+    return made.find_sites(in_module("self"))
+
+
+def pluck(
+    model: Any,
+    args: Any,
+    layer: str | Selector,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    backend: str | None = None,
+) -> Any:
+    """The value of one Op: ``tl.pluck(model, x, 'relu_1_2')``. The model runs once; nothing else is kept.
+
+    With a selector or a module address the run stops there; a label is final only after the run.
+    """
+    from .selectors import module
+
+    call = make_call(model, args, kwargs)
+    chosen = backend_for(call, backend)
+    discovery = chosen.discover(call)
+    selector = module(layer) if isinstance(layer, str) and layer in discovery.addresses() else layer
+    can_stop = isinstance(selector, Selector) and not selector.reads & {"label", "children"}
+    plan = Plan(selector, selector if can_stop else None)  # type: ignore[arg-type]
+    made, _ = run(chosen, call, plan, {"sites"}, discovery=discovery)
+    return made.halted.out if made.halted is not None else made[selector].out

@@ -1,0 +1,441 @@
+"""The recorder: sees every call into torch's API while a model runs, and writes it down.
+
+``TorchFunctionMode`` is torch's official interception point. It is thread-local and patches nothing. While the handler
+runs the mode is off, so what a library function does inside is part of that one operation.
+
+The handler is the hot loop of the whole product: what is not needed for every operation lives in other methods.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from torchlens_core.errors import CaptureWarning
+from torchlens_core.program import HOLE, Func, Meta, Row, Source
+from torchlens_core.session import Halt, Session
+
+from .callsites import chain
+from .containers import leaves, mirror
+from .functions import TorchFunc, _known, describe
+from .memory import Memory, stamp
+from .state import find_constant
+
+_PLAIN, _TENSOR, _CONTAINER = range(3)
+_BASE_CLASSES: dict[type, int] = {
+    Tensor: _TENSOR, torch.nn.Parameter: _TENSOR, int: _PLAIN, float: _PLAIN, bool: _PLAIN, str: _PLAIN,
+    type(None): _PLAIN, torch.dtype: _PLAIN, torch.device: _PLAIN, torch.Size: _PLAIN, type(...): _PLAIN,
+    tuple: _CONTAINER, list: _CONTAINER, dict: _CONTAINER, slice: _CONTAINER,
+}  # fmt: skip
+_EMPTY: dict[str, Any] = {}
+_ref = weakref.ref
+
+
+class Recorder(TorchFunctionMode):
+    """Writes one run into a session."""
+
+    def __init__(self, session: Session, modules: Mapping[int, str]) -> None:
+        super().__init__()
+        self.session = session
+        self.modules = modules  # id of a module -> its address
+        self.known: dict[int, tuple[Callable[[], Any] | None, int]] = {}  # id of an array -> (weak reference, vid)
+        self.memory = Memory(session)
+        self.buffers: dict[int, Source] = {}  # id of a buffer -> its latest version
+        self.watermark = 0  # arrays with a lower vid may have been overwritten through another array
+        self.replay = "replay" in session.needs
+        self.with_sites = "sites" in session.needs
+        self._classes = dict(_BASE_CLASSES)
+        self._pinned: list[Tensor] = []  # arrays whose id must stay their own
+        self._unknown: list[str] = []
+
+    # -- the hot loop ----------------------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        info = _known.get(func) or describe(func)
+        if info.silent:
+            return func(*args, **(kwargs or _EMPTY))
+        if info.opened is not None:
+            with self:
+                return info.opened(*args, **(kwargs or _EMPTY))
+        session = self.session
+        scope = session.scope
+        known, classes = self.known, self._classes
+        site = -1
+        if self.with_sites:
+            key, calls = chain(sys._getframe(1))
+            site = session.site_ids.get(key, -1)
+            if site < 0:
+                site = session.site(key, lambda: tuple(calls))
+        # the arguments, arrays replaced by holes
+        ins: list[int] = []
+        deps: list[tuple[int, int]] | None = None
+        template: list[Any] = []
+        for value in args:
+            kind = classes.get(value.__class__)
+            if kind is None:
+                kind = self._classify(value)
+            if kind == _TENSOR:
+                entry = known.get(id(value))
+                if entry is not None and (entry[0] is None or entry[0]() is value):
+                    vid = entry[1]
+                    if vid < self.watermark:
+                        deps = self._depend(value, vid, len(ins), deps)
+                else:
+                    vid = self.vid_of(value)
+                ins.append(vid)
+                template.append(HOLE)
+            elif kind == _PLAIN:
+                template.append(value)
+            else:
+                value, deps = self._container(value, ins, deps)
+                template.append(value)
+        keywords: dict[str, Any] = _EMPTY
+        if kwargs:
+            keywords, deps = self._container(kwargs, ins, deps)
+        if info.event is not None:
+            result = func(*args, **(kwargs or _EMPTY))
+            session.note(info.event, ins[0] if ins else -1, result, site)
+            return result
+        targets: list[Tensor] | None = None
+        if info.writes is not None or keywords is not _EMPTY or info.exposes:
+            targets = self._before(info, args, kwargs or _EMPTY)
+        ambient = _ambient() if torch._C._is_any_autocast_enabled() else None
+        if self.replay and info.random:
+            session.rng[len(session.rows)] = rng_state()
+
+        start = perf_counter_ns()
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        end = perf_counter_ns()
+
+        if (
+            out.__class__ is Tensor
+            and targets is None
+            and ((entry := known.get(id(out))) is None or entry[0]() is not out)
+        ):  # type: ignore[misc]
+            outs: Any = len(session.metas)
+            node = out.grad_fn
+            session.metas.append((out.shape, out.dtype, out.device, None if node is None else type(node).__name__))  # type: ignore[arg-type]
+            known[id(out)] = (_ref(out), outs)
+        else:
+            out, outs = self._register(info, out, targets)
+            if outs is None:
+                return out
+        row = (info, tuple(template), keywords, tuple(ins), outs, scope, site, start, end, ambient)
+        if deps:
+            session.deps[len(session.rows)] = tuple(deps)
+        session.rows.append(row)  # type: ignore[arg-type]
+        if targets:
+            self._after_write(targets)
+        decision = scope.memo.get(info) or session.decide(info, scope)
+        if decision.slow or targets is not None or outs.__class__ is not int:
+            self._keep_slowly(row, out, outs, targets)  # type: ignore[arg-type]
+        elif decision.keep is not None:
+            if decision.keep.is_plain and not decision.is_candidate and not self.memory.has_exposed:
+                session.values[outs] = (out, None if out.is_inference() else out._version)
+                session.kept_order.append(outs)
+            else:
+                self.keep(outs, out, decision)
+            if decision.stop:
+                self._stop(outs)
+        elif decision.stop:
+            self._stop(outs)
+        return out
+
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def _classify(self, value: Any) -> int:
+        cls = value.__class__
+        if isinstance(value, Tensor):
+            kind = _TENSOR
+        elif isinstance(value, tuple | list | dict):
+            kind = _CONTAINER
+        else:
+            kind = _PLAIN
+        self._classes[cls] = kind
+        return kind
+
+    def _container(
+        self, value: Any, ins: list[int], deps: list[tuple[int, int]] | None
+    ) -> tuple[Any, list[tuple[int, int]] | None]:
+        """A copy of a container with its arrays replaced by holes."""
+
+        def walk(item: Any) -> Any:
+            nonlocal deps
+            kind = self._classes.get(item.__class__)
+            if kind is None:
+                kind = self._classify(item)
+            if kind == _TENSOR:
+                vid = self.vid_of(item)
+                if vid < self.watermark:
+                    deps = self._depend(item, vid, len(ins), deps)
+                ins.append(vid)
+                return HOLE
+            if kind == _PLAIN:
+                return item
+            if isinstance(item, dict):
+                return {key: walk(part) for key, part in item.items()}
+            if isinstance(item, slice):
+                return slice(walk(item.start), walk(item.stop), walk(item.step))
+            parts = [walk(part) for part in item]
+            return parts if isinstance(item, list) else type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
+
+        copy = walk(value)
+        return copy, deps
+
+    def vid_of(self, array: Tensor) -> int:
+        """The value id of an array, known or not."""
+        entry = self.known.get(id(array))
+        if entry is not None and (entry[0] is None or entry[0]() is array):
+            return self.known[id(array)][1]  # looked up again: the first read of a buffer replaces its entry
+        return self._add_unknown(array)
+
+    def _add_unknown(self, array: Tensor) -> int:
+        """An array that nothing recorded made: a constant that the model's code can reach, or one of unknown origin."""
+        session = self.session
+        address = find_constant(array, session.discovery, self.modules, sys._getframe(2))
+        if address is not None:
+            vid = session.source("const", address, meta_of(array))
+        else:
+            vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
+            self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
+            self.keep(vid, array, session.decide_source(vid, array))
+        if self.replay:
+            session.constants[vid] = array.detach().clone()
+        self.pin(array, vid)
+        return vid
+
+    def pin(self, array: Tensor, vid: int) -> None:
+        """Give an array a value id for the rest of the run."""
+        self._pinned.append(array)
+        self.known[id(array)] = (None, vid)
+
+    def _depend(
+        self, array: Tensor, vid: int, hole: int, deps: list[tuple[int, int]] | None
+    ) -> list[tuple[int, int]] | None:
+        row = self.memory.last_write(array, vid)
+        if row is not None:
+            deps = deps or []
+            deps.append((hole, row))
+        return deps
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def _register(self, info: TorchFunc, out: Any, targets: list[Tensor] | None) -> tuple[Any, Any]:
+        """Value ids for what a call returned. Returns the result, aliased where it was an argument, and its mirror."""
+        if isinstance(out, Tensor):
+            if targets is None and not info.same_object and self.is_known(out):
+                out = _alias(out)
+            return out, self.assign(out)
+        if out is None:
+            if not targets:
+                return out, None
+            outs = tuple(self.assign(target) for target in targets)
+            return out, outs[0] if len(outs) == 1 else outs
+        if isinstance(out, tuple | list) and any(isinstance(item, Tensor) and self.is_known(item) for item in out):
+            items = [_alias(item) if isinstance(item, Tensor) and self.is_known(item) else item for item in out]
+            out = type(out)(items)
+        outs = mirror(out, self.assign)
+        return out, outs if _has_arrays(outs) else None
+
+    def pass_through(self, info: Func, array: Tensor, vid: int) -> tuple[Tensor, int]:
+        """Record that an array was handed on unchanged. Returns a fresh alias of it and the alias's value id."""
+        session = self.session
+        with torch._C.DisableTorchFunction():
+            start = perf_counter_ns()
+            alias = _alias(array)
+            new = self.assign(alias)
+            deps = self._depend(array, vid, 0, None) if vid < self.watermark else None
+            if deps:
+                session.deps[len(session.rows)] = tuple(deps)
+            row = Row(info, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
+            session.rows.append(row)
+            decision = session.scope.memo.get(info) or session.decide(info, session.scope)
+            if decision.slow:
+                decision = session.decide_op(row, new, 0, False, alias)
+            if decision.keep is not None:
+                self.keep(new, alias, decision)
+            if decision.stop:
+                self._stop(new)
+        return alias, new
+
+    def is_known(self, array: Tensor) -> bool:
+        entry = self.known.get(id(array))
+        return entry is not None and (entry[0] is None or entry[0]() is array)
+
+    def assign(self, array: Tensor) -> int:
+        """A new value id for an array: a new one, or one that was just written."""
+        metas = self.session.metas
+        vid = len(metas)
+        metas.append(meta_of(array))
+        entry = self.known.get(id(array))
+        pinned = entry is not None and entry[0] is None
+        self.known[id(array)] = (None if pinned else _ref(array), vid)
+        return vid
+
+    # -- writes ----------------------------------------------------------------------------------------------------
+
+    def _before(self, info: TorchFunc, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
+        """The arrays that a call will overwrite; kept values in their memory are copied first."""
+        if info.exposes:
+            self.memory.expose(args[0])
+            return None
+        targets: list[Tensor] = []
+        if info.writes is not None:
+            targets = [array for array in info.writes(args, kwargs) if isinstance(array, Tensor)]
+        out = kwargs.get("out")
+        if out is not None:
+            targets += [array for _, array in leaves(out)]
+        if not targets:
+            return None
+        self._old_vids = [self.vid_of(target) for target in targets]
+        self.memory.before_write(targets)
+        return targets
+
+    def _after_write(self, targets: list[Tensor]) -> None:
+        """The row just appended wrote these arrays: new value ids, and new versions of the buffers among them."""
+        session = self.session
+        row = len(session.rows) - 1
+        pairs: list[tuple[int, int]] = []
+        for target, old in zip(targets, self._old_vids, strict=True):
+            new = self.known[id(target)][1]
+            if new == old:  # written beside the result: running statistics
+                new = self.assign(target)
+            pairs.append((old, new))
+            buffer = self.buffers.get(id(target))
+            if buffer is not None:
+                newest = self._new_version(buffer, target, new)
+                pairs.append((new, newest))
+                new = newest
+            self.memory.after_write(target, row, new)
+        session.writes[row] = tuple(pairs)
+        self.watermark = len(session.metas)
+
+    def _new_version(self, buffer: Source, array: Tensor, origin: int) -> int:
+        """The next version of a buffer, whose value is that of the array ``origin``."""
+        session = self.session
+        vid = session.source(
+            "buffer", buffer.address, meta_of(array), version=buffer.version + 1, origin=origin,
+            row=len(session.rows), module=buffer.module, aliases=buffer.aliases,
+        )  # fmt: skip
+        self.buffers[id(array)] = session.sources[-1]
+        self.pin(array, vid)
+        self.keep_copy(vid, array)
+        return vid
+
+    def rebind(self, address: str, module: str, array: Tensor) -> None:
+        """A buffer's attribute was set to another array."""
+        if not self.is_known(array):
+            self._add_unknown(array)
+        versions = [s for s in self.session.sources if s.kind == "buffer" and s.address == address]
+        before = versions[-1] if versions else Source("buffer", address, -1, version=0, module=module)
+        if before.row < 0:
+            before.row = len(self.session.rows)
+        self._new_version(before, array, self.vid_of(array))
+
+    # -- keeping ---------------------------------------------------------------------------------------------------
+
+    def keep(self, vid: int, array: Tensor, decision: Any) -> None:
+        if (
+            decision.keep is not None
+            and decision.keep.is_plain
+            and self.memory.has_exposed
+            and self.memory.is_exposed(array)
+        ):
+            array = array.detach().clone()
+        self.session.keep(vid, array, decision)
+
+    def keep_copy(self, vid: int, array: Tensor) -> None:
+        """Keep the value of a buffer, which is always copied."""
+        decision = self.session.decide_source(vid, array)
+        if decision.keep is not None:
+            self.session.keep(vid, array.detach().clone(), decision)
+
+    def _keep_slowly(self, row: Row, out: Any, outs: Any, targets: list[Tensor] | None) -> None:
+        """Each array that a call returned is asked about by itself."""
+        session = self.session
+        if out is None:
+            arrays = [(target, self.known[id(target)][1]) for target in targets or ()]
+            written = outs if isinstance(outs, tuple) else (outs,)
+            pairs = [(array, vid) for (array, _), vid in zip(arrays, written, strict=True)]
+        elif isinstance(outs, int):
+            pairs = [(out, outs)]
+        else:
+            pairs = list(zip((array for _, array in leaves(out)), _vids(outs), strict=True))
+        decision = row[5].memo.get(row[0]) or session.decide(row[0], row[5])
+        stop = False
+        for position, (array, vid) in enumerate(pairs):
+            if decision.slow:
+                answer = session.decide_op(row, vid, position, len(pairs) > 1, array)
+            else:
+                answer = decision
+            if answer.keep is not None:
+                self.keep(vid, array, answer)
+            stop = stop or answer.stop
+        if stop:
+            self._stop(pairs[0][1])
+
+    def _stop(self, vid: int) -> None:
+        self.session.halted_vid = vid
+        raise Halt
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def warn_of_unknown(self) -> None:
+        """One warning for all arrays of unknown origin."""
+        if self._unknown:
+            shown = "; ".join(self._unknown[:3]) + (" ..." if len(self._unknown) > 3 else "")
+            warnings.warn(
+                f"{len(self._unknown)} array(s) came from code that cannot be seen (another thread, numpy, a compiled "
+                f"extension): {shown}. They are 'source' Ops; what made them is missing from the graph.",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+
+def meta_of(array: Tensor) -> Meta:
+    node = array.grad_fn
+    return Meta(tuple(array.shape), array.dtype, array.device, None if node is None else type(node).__name__)
+
+
+def rng_state() -> tuple[Tensor, ...]:
+    """The states of torch's generators: the CPU's, and each CUDA device's where CUDA is in use."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return (torch.get_rng_state(), *cuda)
+
+
+def _alias(array: Tensor) -> Tensor:
+    """A fresh object for the same memory, so that it is known who reads the result and who the argument."""
+    return array.view_as(array)
+
+
+def _ambient() -> dict[str, Any]:
+    return {
+        "autocast": {
+            device: str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+            for device in ("cpu", "cuda")
+            if torch.is_autocast_enabled(device)
+        }
+    }
+
+
+def _has_arrays(outs: Any) -> bool:
+    return any(_has_arrays(item) for item in outs) if isinstance(outs, tuple) else outs is not None
+
+
+def _vids(outs: Any) -> list[int]:
+    if isinstance(outs, tuple):
+        return [vid for item in outs for vid in _vids(item)]
+    return [] if outs is None else [outs]
+
+
+__all__ = ["Recorder", "meta_of", "rng_state", "stamp"]

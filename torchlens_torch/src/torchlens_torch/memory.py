@@ -1,0 +1,146 @@
+"""Which arrays share memory with which: writes, what they overwrite, and copies made just before.
+
+Values are kept by reference. So before an operation writes, the kept values whose memory it is about to overwrite are
+copied; and an array that is read after memory it shares was written through another array depends on that write.
+
+Sharing a storage is not enough: ``q, k, v = qkv.chunk(3); q.mul_(s)`` leaves ``k`` as it was. Regions are compared by
+offset, sizes and strides, exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchlens_core.session import Session
+
+
+class Region(NamedTuple):
+    """The elements of a storage that an array covers."""
+
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def end(self) -> int:
+        """One past the last element, in elements of the array."""
+        if 0 in self.sizes:
+            return self.offset
+        return self.offset + 1 + sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+
+
+def region_of(array: Tensor) -> Region:
+    return Region(array.storage_offset(), tuple(array.shape), tuple(array.stride()), array.element_size())
+
+
+def storage_of(array: Tensor) -> int:
+    """An identifier of an array's storage while it lives; 0 for arrays without one (sparse ...)."""
+    try:
+        return array.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+def overlap(a: Region, b: Region) -> bool:
+    """Whether two regions of one storage share a byte."""
+    if 0 in a.sizes or 0 in b.sizes:
+        return False
+    if a.end * a.itemsize <= b.offset * b.itemsize or b.end * b.itemsize <= a.offset * a.itemsize:
+        return False
+    if a.itemsize != b.itemsize or (_is_dense(a) and _is_dense(b)):
+        return True  # spans that meet and have no gaps (across item sizes gaps are not looked into)
+    start = min(a.offset, b.offset)
+    span = max(a.end, b.end) - start
+    mask = torch.zeros(span, dtype=torch.bool)
+    mask.as_strided(a.sizes, a.strides, a.offset - start).fill_(True)
+    return bool(mask.as_strided(b.sizes, b.strides, b.offset - start).any())
+
+
+def _is_dense(region: Region) -> bool:
+    count = 1
+    for size in region.sizes:
+        count *= size
+    return region.end - region.offset == count
+
+
+class Memory:
+    """What was written in one run, and which kept values are still references to live memory."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._values = session.values
+        self._indexed = 0  # how many of session.kept_order are in _kept
+        self._kept: dict[int, list[int]] = {}  # storage -> vids of kept references
+        self._written: dict[int, list[tuple[int, int, Region]]] = {}  # storage -> (row, new vid, region)
+        self._exposed: set[int] = set()
+
+    # Kept values are looked up by storage only from the first write on: a model without writes pays nothing.
+
+    def before_write(self, targets: list[Tensor]) -> None:
+        """Copy the kept values that a write to these arrays would change."""
+        self._index_kept()
+        for target in targets:
+            region = region_of(target)
+            for vid in list(self._kept.get(storage_of(target), ())):
+                held, version = self._values.get(vid, (None, None))
+                if held is None:
+                    continue
+                if held is target or overlap(region_of(held), region):
+                    self._copy(vid, held, version)
+
+    def _copy(self, vid: int, held: Tensor, version: int | None) -> None:
+        if version is not None and held._version != version:
+            return  # written before without being seen: `release` says so
+        copy = held.detach().clone()
+        self._values[vid] = (copy, stamp(copy))
+        self._kept[storage_of(held)].remove(vid)
+
+    def _index_kept(self) -> None:
+        order = self._session.kept_order
+        for vid in order[self._indexed :]:
+            entry = self._values.get(vid)
+            if entry is not None:
+                self._kept.setdefault(storage_of(entry[0]), []).append(vid)
+        self._indexed = len(order)
+
+    def after_write(self, target: Tensor, row: int, vid: int) -> None:
+        """A row wrote this array; ``vid`` is its new value id."""
+        storage = storage_of(target)
+        self._written.setdefault(storage, []).append((row, vid, region_of(target)))
+        for kept in self._kept.get(storage, ()):  # not overlapping: the shared version counter moved all the same
+            held, version = self._values.get(kept, (None, None))
+            if held is not None and version is not None:
+                self._values[kept] = (held, held._version)
+
+    def last_write(self, array: Tensor, vid: int) -> int | None:
+        """The last row that overwrote memory of an array through another array, since the array became ``vid``."""
+        entries = self._written.get(storage_of(array))
+        if entries:
+            region = region_of(array)
+            for row, new, written in reversed(entries):
+                if new <= vid:
+                    break
+                if overlap(written, region):
+                    return row
+        return None
+
+    def expose(self, array: Any) -> None:
+        """The memory is handed out to code that can write unseen: from here on its kept values are copies."""
+        self.before_write([array])
+        self._exposed.add(storage_of(array))
+
+    @property
+    def has_exposed(self) -> bool:
+        return bool(self._exposed)
+
+    def is_exposed(self, array: Tensor) -> bool:
+        return storage_of(array) in self._exposed
+
+
+def stamp(array: Tensor) -> int | None:
+    """The version of an array's memory; None where torch keeps none (inference mode)."""
+    return None if array.is_inference() else array._version

@@ -1,0 +1,150 @@
+"""Module calls: ``__call__`` is replaced on the classes present in the model, for the time of the run.
+
+Not global forward hooks: those run before the user's own hooks, and so miss what a hook returns instead. The replacement is
+reference-counted, so that two threads may trace the same model, and passes through in threads that do not trace.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlens_core.program import Func
+from torchlens_core.session import Halt
+
+from . import callsites
+from .capture import Recorder
+from .containers import leaves, mirror
+from .kernels import KernelRecorder
+
+active = threading.local()
+IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
+
+_lock = threading.Lock()
+_patched: dict[type, tuple[int, bool, Any]] = {}  # class -> (users, whether it had its own __call__, the original)
+
+
+@contextmanager
+def watching(classes: Iterable[type]) -> Iterator[None]:
+    """Module calls of these classes are reported to the recorder of their thread."""
+    ours = list(dict.fromkeys(classes))
+    with _lock:
+        for cls in ours:
+            _patch(cls)
+    try:
+        yield
+    finally:
+        with _lock:
+            for cls in ours:
+                _unpatch(cls)
+
+
+def _patch(cls: type) -> None:
+    users, own, original = _patched.get(cls, (0, "__call__" in cls.__dict__, cls.__call__))
+    if users == 0:
+        cls.__call__ = _reporting(original)  # type: ignore[method-assign]
+    _patched[cls] = (users + 1, own, original)
+
+
+def _unpatch(cls: type) -> None:
+    users, own, original = _patched[cls]
+    if users > 1:
+        _patched[cls] = (users - 1, own, original)
+        return
+    del _patched[cls]
+    if own:
+        cls.__call__ = original  # type: ignore[method-assign]
+    else:
+        del cls.__call__
+
+
+def _reporting(original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        calls: ModuleCalls | None = getattr(active, "calls", None)
+        if calls is None:
+            return original(self, *args, **kwargs)
+        address = calls.addresses.get(id(self))
+        if address is None or (address == "" and calls.is_root_call()):
+            return original(self, *args, **kwargs)
+        return calls.run(original, self, address, args, kwargs)
+
+    return __call__
+
+
+class ModuleCalls:
+    """Opens and closes the scopes of one run."""
+
+    def __init__(self, recorder: Recorder, names: dict[int, str]) -> None:
+        self.recorder = recorder
+        self.session = recorder.session
+        self.addresses = recorder.modules
+        self.names = names
+        self._root_called = False
+
+    def is_root_call(self) -> bool:
+        """Whether this is the model's own call, whose scope the session opened."""
+        first, self._root_called = not self._root_called, True
+        return first
+
+    def run(
+        self,
+        original: Callable[..., Any],
+        module: nn.Module,
+        address: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        session, recorder = self.session, self.recorder
+        site = -1
+        if recorder.with_sites:
+            key, calls = callsites.chain(sys._getframe(2))
+            site = session.site(key, lambda: tuple(calls))
+        scope = session.enter("module", address, self.names[id(module)], site)
+        scope.ins = tuple(recorder.vid_of(array) for value in (*args, *kwargs.values()) for array in _arrays(value))
+        try:
+            if isinstance(module, torch.jit.ScriptModule):
+                with KernelRecorder(recorder):
+                    out = original(module, *args, **kwargs)
+            else:
+                out = original(module, *args, **kwargs)
+            return self.leave(scope, out)
+        except BaseException:
+            if session.scope is not scope.parent:
+                session.abandon(scope)
+            raise
+
+    def leave(self, scope: Any, out: Any) -> Any:
+        """Close a scope that returned ``out``; what it returned unchanged becomes an ``identity`` Op of its own."""
+        session, recorder = self.session, self.recorder
+        if isinstance(out, Tensor):
+            vid = recorder.vid_of(out)
+            if vid in scope.ins:
+                out, vid = recorder.pass_through(IDENTITY, out, vid)
+            outs: Any = vid
+        else:
+            outs = mirror(out, recorder.vid_of)
+        decision = session.exit(scope, outs)
+        if decision.keep is not None:
+            for _, array in leaves(out):
+                if recorder.vid_of(array) not in session.values:
+                    recorder.keep(recorder.vid_of(array), array, decision)
+        if decision.stop:
+            session.halted_vid = next((recorder.vid_of(array) for _, array in leaves(out)), -1)
+            raise Halt
+        return out
+
+
+def _arrays(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        yield from (array for _, array in leaves(value))
+
+
+callsites.stop_at(ModuleCalls.run.__code__)

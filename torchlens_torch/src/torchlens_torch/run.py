@@ -1,0 +1,144 @@
+"""One captured run: interception installed, the model called, everything taken down again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlens_core.backend import Call
+from torchlens_core.errors import NestedTraceError
+from torchlens_core.program import Output, Source
+from torchlens_core.session import Halt, Session
+
+from . import callsites
+from .capture import Recorder, meta_of, rng_state
+from .containers import leaves
+from .kernels import KernelNames, KernelRecorder
+from .modules import ModuleCalls, active, watching
+from .state import input_names
+
+
+def capture(call: Call, session: Session) -> Any:
+    """Run the model once, writing what it does into the session."""
+    if getattr(active, "calls", None) is not None:
+        raise NestedTraceError(
+            "A trace is already running in this thread: the traced model (or one of its hooks) called tl.trace. "
+            "Trace the inner model by itself, before or after."
+        )
+    modules = [(info, module) for info, module in session.discovery.modules if module is not None]
+    recorder = Recorder(session, {id(module): info.address for info, module in modules})
+    calls = ModuleCalls(recorder, {id(module): info.cls for info, module in modules})
+    if recorder.replay:
+        session.rng[-1] = rng_state()
+    _add_state(recorder)
+    _add_inputs(recorder, call)
+    root = session.scopes[0]
+    with ExitStack() as stack:
+        stack.enter_context(watching(type(module) for _, module in modules))
+        stack.enter_context(_buffer_assignments(recorder))
+        stack.enter_context(_eager())
+        stack.callback(setattr, active, "calls", None)
+        active.calls = calls
+        stack.enter_context(recorder)
+        if "kernels" in session.needs:
+            stack.enter_context(KernelNames(recorder))
+        if "kernel rows" in session.needs:
+            stack.enter_context(KernelRecorder(recorder))
+        try:
+            out = call.run()
+            with torch._C.DisableTorchFunction():
+                out = calls.leave(root, out)
+                for path, array in leaves(out):
+                    session.outputs.append(Output(path, recorder.vid_of(array)))
+        except Halt:
+            session.exit(root, None)
+            out = None
+        except BaseException:
+            session.abandon(root)
+            raise
+    recorder.warn_of_unknown()
+    return out
+
+
+def _add_state(recorder: Recorder) -> None:
+    session = recorder.session
+    for state in session.discovery.state:
+        array = state.array
+        kind = "buffer" if state.is_buffer else "param"
+        vid = session.source(
+            kind,
+            state.address,
+            meta_of(array),
+            aliases=state.aliases,
+            trainable=state.trainable,
+            row=-1,
+            module=state.module,
+        )  # type: ignore[arg-type]
+        recorder.pin(array, vid)
+        if state.is_buffer:
+            source = recorder.buffers[id(array)] = session.sources[-1]
+            recorder.known[id(array)] = (_first_read(recorder, source, array), vid)
+            if recorder.replay:
+                session.constants[vid] = array.detach().clone()
+
+
+def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
+    """Stands where a weak reference to the buffer would: asked for the first time, it notes that the buffer is read."""
+
+    def read() -> Tensor:
+        source.row = len(recorder.session.rows)
+        recorder.known[id(array)] = (None, source.vid)
+        recorder.keep_copy(source.vid, array)
+        return array
+
+    return read
+
+
+def _add_inputs(recorder: Recorder, call: Call) -> None:
+    session = recorder.session
+    names = input_names(call.model, len(call.args))
+    for name, value in (*zip(names, call.args, strict=True), *call.kwargs.items()):
+        for path, array in leaves(value):
+            vid = session.source("input", f"{name}.{path}" if path else name, meta_of(array))
+            if not recorder.is_known(array):  # the same array given twice is two inputs; readers see the first
+                recorder.pin(array, vid)
+            if recorder.replay:
+                session.constants[vid] = array.detach().clone()
+            recorder.keep(vid, array, session.decide_source(vid, array))
+
+
+@contextmanager
+def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
+    """Report ``self.buffer = array`` inside the model, which no operation shows."""
+    addresses: Mapping[int, str] = recorder.modules
+
+    def assigned(module: nn.Module, name: str, array: Tensor | None) -> None:
+        calls = getattr(active, "calls", None)
+        if calls is not None and calls.recorder is recorder and isinstance(array, Tensor) and id(module) in addresses:
+            address = addresses[id(module)]
+            with torch._C.DisableTorchFunction():
+                recorder.rebind(f"{address}.{name}" if address else name, address, array)
+
+    handle = nn.modules.module.register_module_buffer_registration_hook(assigned)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Compiled models run eagerly. Where dynamo was never imported nothing is compiled."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+callsites.stop_at(Call.run.__code__)

@@ -1,0 +1,178 @@
+"""Discovery: the modules of a model, its parameters and buffers, and the constants that its code can reach."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlens_core.backend import Call, Discovery, State
+from torchlens_core.program import ModuleInfo
+
+_WRAPPERS = ("_orig_mod.",)
+
+
+def discover(call: Call) -> Discovery:
+    """Walk the model once: a module, or the modules that a function can reach (``__self__``, closure, globals it names)."""
+    roots = list(root_modules(call.model))
+    if isinstance(call.model, nn.Module):
+        name = type(unwrap(call.model)).__name__
+        info = module_info("", unwrap(call.model))
+    else:
+        name = getattr(call.model, "__name__", None) or type(call.model).__name__
+        info = ModuleInfo("", name, getattr(call.model, "__qualname__", name))
+    modules: dict[int, tuple[ModuleInfo, Any]] = {}
+    if not any(prefix == "" for prefix, _ in roots):
+        modules[0] = (info, None)
+    state: dict[int, State] = {}
+    for prefix, root in roots:
+        _walk(prefix, root, modules, state)
+    return Discovery(name, list(modules.values()), list(state.values()))
+
+
+def root_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that a model can be: itself, or what a function closes over, each with its address."""
+    while isinstance(model, functools.partial):
+        model = model.func
+    if isinstance(model, nn.Module):
+        yield "", model
+        return
+    owner = getattr(model, "__self__", None)
+    if isinstance(owner, nn.Module):
+        yield "", owner
+        return
+    function = model if isinstance(model, types.FunctionType) else getattr(type(model), "__call__", None)
+    if owner is not None:
+        function = getattr(model, "__func__", function)
+        yield from ((name, value) for name, value in vars(owner).items() if isinstance(value, nn.Module))
+    elif not isinstance(model, types.FunctionType):
+        yield from ((n, v) for n, v in getattr(model, "__dict__", {}).items() if isinstance(v, nn.Module))
+    if isinstance(function, types.FunctionType):
+        yield from ((name, value) for name, value in _reached(function) if isinstance(value, nn.Module))
+
+
+def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Names and values of what a function closes over or names among its globals."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+    for name in function.__code__.co_names:
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The user's module inside ``torch.compile``'s wrapper."""
+    while "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule":
+        module = module._modules["_orig_mod"]  # type: ignore[assignment]
+    return module
+
+
+def _walk(prefix: str, root: nn.Module, modules: dict[int, tuple[ModuleInfo, Any]], state: dict[int, State]) -> None:
+    pending: list[tuple[str, nn.Module]] = [(prefix, root)]
+    entered: set[tuple[int, str]] = set()
+    while pending:
+        address, module = pending.pop()
+        inner = unwrap(module)
+        module = inner
+        if (id(module), address) in entered:
+            continue
+        entered.add((id(module), address))
+        known = modules.get(id(module))
+        if known is None:
+            modules[id(module)] = (module_info(address, module), module)
+        elif known[0].address != address:
+            known[0].aliases = (*known[0].aliases, address)
+            if _is_inside_itself(address, known[0].address):
+                continue
+        _note_state(address, module, state)
+        pending += [
+            (f"{address}.{name}" if address else name, child)
+            for name, child in reversed(module._modules.items())
+            if child is not None
+        ]
+
+
+def _is_inside_itself(address: str, first: str) -> bool:
+    """A module that contains itself is entered once."""
+    return not first or address.startswith(first + ".")
+
+
+def _note_state(address: str, module: nn.Module, state: dict[int, State]) -> None:
+    for table, is_buffer in ((module._parameters, False), (module._buffers, True)):
+        for name, array in table.items():
+            if array is None:
+                continue
+            full = f"{address}.{name}" if address else name
+            known = state.get(id(array))
+            if known is None:
+                state[id(array)] = State(full, array, array.requires_grad, is_buffer, module=address)
+            elif known.address != full:
+                known.aliases = (*known.aliases, full)
+
+
+def module_info(address: str, module: nn.Module) -> ModuleInfo:
+    cls = type(module)
+    return ModuleInfo(address, _class_name(module), f"{cls.__module__}.{cls.__qualname__}", training=module.training)
+
+
+def _class_name(module: nn.Module) -> str:
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(getattr(module, "original_name", type(module).__name__))
+    return type(module).__name__
+
+
+def input_names(model: Any, count: int) -> list[str]:
+    """Names of the first ``count`` positional arguments, from the signature; ``arg_2`` where it gives none."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind == parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}.{position}" for position in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    names += [f"arg_{position}" for position in range(len(names), count)]
+    return names[:count]
+
+
+def find_constant(
+    array: Tensor, discovery: Discovery, modules: Mapping[int, str], frame: FrameType | None
+) -> str | None:
+    """Where an array that no operation made stands in the model's own code: an attribute of a module (not registered as
+    state), a global, or a variable that a function closes over. None where it was made unseen."""
+    for info, module in discovery.modules:
+        for name, value in getattr(module, "__dict__", {}).items():
+            if _holds(value, array):
+                return f"{info.address}.{name}" if info.address else name
+    while frame is not None:
+        code = frame.f_code
+        for name in (*code.co_names, *code.co_freevars):
+            value = frame.f_locals.get(name) if name in code.co_freevars else frame.f_globals.get(name)
+            if _holds(value, array):
+                return name
+        if frame.f_code.co_name == "capture":
+            break
+        frame = frame.f_back
+    return None
+
+
+def _holds(value: Any, array: Tensor, depth: int = 3) -> bool:
+    if value is array:
+        return True
+    if depth and isinstance(value, list | tuple):
+        return any(_holds(item, array, depth - 1) for item in value)
+    if depth and isinstance(value, dict):
+        return any(_holds(item, array, depth - 1) for item in value.values())
+    return False
