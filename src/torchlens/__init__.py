@@ -20,5 +20,7 @@ from torchlens_core.trace import Trace as Trace
 from torchlens_core.tracing import pluck as pluck
 from torchlens_core.tracing import sites as sites
 from torchlens_core.tracing import trace as trace
+from torchlens_core.validate import Validation as Validation
+from torchlens_core.validate import validate as validate
 
 __version__ = "3.0.0"

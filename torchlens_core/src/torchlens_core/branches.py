@@ -64,6 +64,10 @@ class Statement:
     parent: Statement | None  # the conditional around it in the same function ...
     parent_arm: str | None  # ... and the arm of it in which it stands
 
+    def has_in_tests(self, place: Span) -> bool:
+        """Whether an expression of the same function stands in one of the tests, as far as lines or columns tell."""
+        return any(span.contains(place) if place.col >= 0 else span.has_line(place.line) for span in self.test_spans)
+
     def arm_at(self, place: Span) -> int | None:
         """In which arm an expression of the same function stands; None where in none, or where lines do not tell."""
         for number, arm in enumerate(self.arms):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -139,7 +140,9 @@ class _Finder:
         events: Sequence[BoolEvent],
     ) -> None:
         self._sites = sites
+        self._scopes = scopes
         self._ops = ops
+        self._by_order = sorted((n for n, op in enumerate(ops) if not op.is_source), key=self._order_of)
         self._events = events
         self._activations: dict[Hashable, int] = {}
         self._runs: dict[tuple[int, int, Statement], list[Run]] = {}  # by scope and activation; in order
@@ -151,6 +154,9 @@ class _Finder:
         self._scope_places: list[tuple[_Place, ...]] = []
         for scope in scopes:
             self._scope_places.append(self._places(scope.parent, scope.site))
+
+    def _order_of(self, op: int) -> int:
+        return self._ops[op].order
 
     def find(self) -> ControlFlow:
         for index, event in enumerate(self._events):  # an event in an arm shows, as an Op does, that the arm ran
@@ -182,10 +188,30 @@ class _Finder:
             key = _activation(frames, len(frames) - 1)
             activation = self._activations.setdefault(key, len(self._activations))
             runs = self._runs.setdefault((event.scope, activation, statement), [])
-            if not runs or not runs[-1].take(question, index, event.value):
-                runs.append(Run(statement, question, index, event.value))
+            if not runs or self._left_tests(runs[-1], index, frames) or not runs[-1].take(question, index, event.value):
+                runs.append(Run(statement, event.scope, question, index, event.value))
         for statements in self._of_code.values():
             statements.sort(key=_outer_first)
+
+    def _left_tests(self, run: Run, event: int, frames: tuple[Frame, ...]) -> bool:
+        """Whether anything ran between the last event of an execution and ``event`` that is no part of its tests."""
+        since, until = self._events[run.events[-1]].order, self._events[event].order
+        begin, end = (bisect_left(self._by_order, order, key=self._order_of) for order in (since, until))
+        ops = (self._ops[self._by_order[number]] for number in range(begin, end))
+        others = self._events[run.events[-1] + 1 : event]
+        places = chain(((op.scope, op.site) for op in ops), ((other.scope, other.site) for other in others))
+        return not all(self._is_in_tests(run, scope, site, frames) for scope, site in places)
+
+    def _is_in_tests(self, run: Run, scope: int, site: int, frames: tuple[Frame, ...]) -> bool:
+        """Whether what ran at a site did so within the tests of ``run``, which last asked at ``frames``."""
+        while scope > run.scope:
+            scope, site = self._scopes[scope].parent, self._scopes[scope].site
+        if scope != run.scope or site < 0:
+            return False
+        depth, at_site = len(frames) - 1, self._sites[site]
+        if len(at_site) <= depth or at_site[:depth] != frames[:depth] or _code(at_site[depth]) != _code(frames[depth]):
+            return False
+        return run.statement.has_in_tests(Span(*at_site[depth][1:5]))
 
     def _places(self, scope: int, site: int) -> tuple[_Place, ...]:
         """The arms around a call site in a scope, outermost first, whether they ran just then or not."""

@@ -9,8 +9,9 @@ from .truth import Answer, asking, outcomes
 class Run:
     """One execution of a conditional, put together from the events in the order in which they happened."""
 
-    def __init__(self, statement: Statement, question: Question, event: int, value: bool) -> None:
+    def __init__(self, statement: Statement, scope: int, question: Question, event: int, value: bool) -> None:
         self.statement = statement
+        self.scope = scope
         self.first_event = event
         self.events: list[int] = []  # indices
         self.tests: list[int] = []  # for each event the test that asked

@@ -552,7 +552,7 @@ class Op(Record):
     @field(group="conditionals", in_table=False)
     def conditional_branch_stack(self) -> list[tuple[int, str]]:
         """The conditionals around it, outermost first: (id, arm), such as ``(0, 'then')``."""
-        return self._trace.conditionals.branch_stack(self._node)
+        return list(self._trace.conditionals.branch_stacks.get(self._node, ()))
 
     @field(group="conditionals")
     def is_in_conditional_body(self) -> bool:

@@ -139,7 +139,7 @@ class Scope:
         self.outs: Outs = None
         self.start_ns = 0
         self.end_ns = 0
-        self.memo: dict[Any, Any] = {}  # Func -> Decision; only during the run
+        self.memo: dict[Any, Any]  # Func -> Decision, shared by the calls of a module; set by the session
 
     @property
     def call_label(self) -> str:

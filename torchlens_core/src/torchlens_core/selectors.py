@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .selection import Selection
     from .trace import Trace
 
-STATIC: Final = frozenset({"func", "scope"})  # known before the call runs, the same for every call of a pair
+STATIC: Final = frozenset({"func", "scope"})  # the same for all calls of a function in all calls of a module
 LABEL_PATTERN: Final = re.compile(r"(?P<type>[a-z0-9]+?)_(?P<k>\d+)(?:_(?P<total>\d+))?(?::(?P<pass>\d+))?$")
 
 
@@ -40,7 +40,7 @@ class Names:
 class Selector(ABC):
     """Base of all selectors."""
 
-    reads: frozenset[str]  # of: func, scope, index, count, value, parents, output_of, children, label
+    reads: frozenset[str]  # of: func, scope, call, index, count, value, parents, output_of, children, label
 
     @abstractmethod
     def matches(self, site: Any) -> bool | None:
@@ -256,7 +256,8 @@ class _ByAddress(Selector):
 
 
 class _InModule(_ByAddress):
-    reads = frozenset({"scope"})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", frozenset({"scope", "call"} if ":" in self.address else {"scope"}))
 
     def matches(self, site: Any) -> bool | None:
         address = _root_to_empty(self.address)

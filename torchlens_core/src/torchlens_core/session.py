@@ -6,9 +6,8 @@ to one thread.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from time import perf_counter_ns
 from typing import Any, Final
 
 from .backend import Arrays, Discovery
@@ -60,7 +59,8 @@ class Session:
         self.outputs: list[Output] = []
         self.halted_vid = -1
         self.facts: dict[str, Any] = {}
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
+        self._memos: dict[str, dict[Any, Decision]] = {}  # by address: a static plan answers alike in all calls of a module
         self._site_ids: dict[Any, int] = {}
         self._counts: dict[Any, set[int]] = {}
         self._makers: dict[int, int] = {}  # vid -> row or ~source, only for selectors that ask for parents
@@ -78,12 +78,18 @@ class Session:
 
     def enter(self, kind: ScopeKind, address: str, cls: str, site: int) -> Scope:
         """Open a scope in the current one."""
-        self._calls[address] += 1
-        parent = self.scope if self.scopes else None
-        scope = Scope(len(self.scopes), kind, address, cls, parent, site, self._calls[address])
+        calls = self._calls
+        number = calls[address] = calls.get(address, 0) + 1
+        scopes = self.scopes
+        parent = self.scope if scopes else None
+        scope = Scope(len(scopes), kind, address, cls, parent, site, number)
         scope.first_row = len(self.rows)
-        scope.start_ns = time.perf_counter_ns()
-        self.scopes.append(scope)
+        memo = self._memos.get(address)
+        if memo is None:
+            memo = self._memos[address] = {}
+        scope.memo = memo
+        scope.start_ns = perf_counter_ns()
+        scopes.append(scope)
         self.scope = scope
         return scope
 
@@ -91,8 +97,7 @@ class Session:
         """Close a scope that returned ``outs``. With ``decision.keep`` its arrays are to be kept (``keep_output``)."""
         scope.outs = outs
         scope.last_row = len(self.rows)
-        scope.end_ns = time.perf_counter_ns()
-        scope.memo.clear()
+        scope.end_ns = perf_counter_ns()
         self.scope = scope.parent or scope
         if not self.plan.asks_modules or scope.kind != "module":
             return NOTHING
@@ -115,6 +120,11 @@ class Session:
         if self.tracks_makers:
             self._makers[vid] = ~(len(self.sources) - 1)
         return vid
+
+    def index_sources(self) -> None:
+        """To be called when a backend has appended to ``sources`` and ``metas`` itself, in bulk."""
+        if self.tracks_makers:
+            self._makers.update((source.vid, ~index) for index, source in enumerate(self.sources))
 
     def site(self, key: Any, calls: Callable[[], tuple[Any, ...]]) -> int:
         """The number of a call site, by a hashable key; ``calls`` gives its payload the first time."""

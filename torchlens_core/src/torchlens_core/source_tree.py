@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .frames import Frame
-from .truth import operands, parts_of
+from .truth import asking, operands, parts_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 COMPREHENSIONS: dict[type[ast.AST], str] = {  # and the names of their code objects
@@ -137,13 +137,9 @@ def _tests_of(node: ast.AST) -> list[ast.expr]:
 
 def _asks_by_itself(node: ast.AST) -> bool:
     match node:
-        case ast.Call(func=ast.Name(id="bool" | "any" | "all" | "max" | "min" | "sorted")):
+        case ast.Call(func=ast.Name(id="bool")):
             return True
-        case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
-            return True
-        case ast.Compare(ops=ops):
-            return len(ops) > 1 or isinstance(ops[0], ast.In | ast.NotIn)
-    return False
+    return bool(parts_of(node)) or asking(node).limit != 1
 
 
 def _has_own_code(node: ast.AST) -> bool:

@@ -6,6 +6,7 @@ from array import array
 from collections import defaultdict
 from functools import cached_property
 
+from .conditionals import BoolEvent, ControlFlow, OpPlace, ScopePlace, find_conditionals
 from .graph import Graph, Kind
 from .labels import Labels
 from .program import Program, Scope, walk_outs
@@ -20,6 +21,7 @@ class Structure:
         layer_of: the layer of each node where it is known already (a loaded trace); worked out otherwise.
         recurrence: whether Ops without parameters may be passes of one layer.
         keep_orphans: whether Ops connected to neither an input nor an output are shown.
+        control_flow: the conditionals where they are known already; found in the source otherwise.
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class Structure:
         layer_of: array[int] | None = None,
         recurrence: bool = True,
         keep_orphans: bool = False,
+        control_flow: ControlFlow | None = None,
     ) -> None:
         self.program = program
         self._layer_of = layer_of
         self._recurrence = recurrence
         self._keep_orphans = keep_orphans
+        self._control_flow = control_flow
 
     @cached_property
     def graph(self) -> Graph:
@@ -45,6 +49,33 @@ class Structure:
         """Layers and names."""
         known = self._layer_of
         return Labels(self.graph, group(self.graph, recurrence=self._recurrence) if known is None else known)
+
+    @cached_property
+    def control_flow(self) -> ControlFlow:
+        """The conditionals that read an array, and which of their arms ran."""
+        return self._control_flow if self._control_flow is not None else self._find_conditionals()
+
+    def _find_conditionals(self) -> ControlFlow:
+        program, graph = self.program, self.graph
+        events = [
+            BoolEvent(graph.node_of[event.vid] if event.vid >= 0 else -1, bool(event.value), event.scope.index, event.site, event.row)
+            for event in program.events
+            if event.kind == "bool"
+        ]
+        if not events:
+            return ControlFlow()
+        sites = [program.frames(site) for site in range(len(program.sites))]
+        scopes = [ScopePlace(-1 if s.parent is None else s.parent.index, s.site) for s in program.scopes]
+        return find_conditionals(sites, scopes, [self._place(node) for node in range(len(graph))], events)
+
+    def _place(self, node: int) -> OpPlace:
+        graph, ref = self.graph, self.graph.refs[node]
+        parents = graph.parents_of(node)
+        if graph.kinds[node] == Kind.COMPUTE:
+            row = self.program.rows[ref]
+            return OpPlace(row.scope.index, row.site, ref, parents)
+        order = len(self.program.rows) if graph.kinds[node] == Kind.OUTPUT else self.program.sources[ref].row
+        return OpPlace(0, -1, order, parents, is_source=graph.kinds[node] != Kind.OUTPUT)
 
     @cached_property
     def hidden(self) -> bytearray:

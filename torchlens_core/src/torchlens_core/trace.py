@@ -169,10 +169,23 @@ class Trace:
         orphans = self.graph.orphans
         return [Op(self, node) for node in range(len(self.graph)) if orphans[node]]
 
-    @cached_property
-    def conditionals(self) -> Any:
-        """The ``if``s that read an array, and which arm ran."""
-        return Conditionals.of(self)
+    @property
+    def conditionals(self) -> ControlFlow:
+        """The ``if``s (ternaries, ``while``s, ``assert``s) that read an array, and which arm ran each time."""
+        return self.structure.control_flow
+
+    @property
+    def conditional_branch_edges(self) -> list[tuple[str, str]]:
+        """IF edges: where the flow turns off towards a predicate, as pairs of labels."""
+        name = self.labels.neighbour
+        return [(name(parent), name(child)) for parent, child in self.conditionals.branch_edges]
+
+    @property
+    def conditional_arm_entry_edges(self) -> dict[tuple[int, str], list[tuple[str, str]]]:
+        """(conditional, arm) -> the edges from outside the arm to an Op in it, as pairs of labels."""
+        name = self.labels.neighbour
+        entries = self.conditionals.arm_entry_edges
+        return {key: [(name(parent), name(child)) for parent, child in edges] for key, edges in entries.items()}
 
     def _labels_of(self, kind: Kind) -> list[str]:
         return [

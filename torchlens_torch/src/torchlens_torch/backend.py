@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -40,14 +40,14 @@ def capture(call: Call, session: Session) -> Any:
 
 
 def call(row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Run one recorded operation on other arrays, in the autocast state in which it ran."""
+    """Run one recorded operation on other arrays, without a gradient tape, in the autocast state in which it ran."""
     func = row.func.func
     assert func is not None
     autocast = (row.ambient or {}).get("autocast", {})
-    if not autocast:
-        return func(*args, **kwargs)
-    device, dtype = next(iter(autocast.items()))
-    with torch.autocast(device, dtype=getattr(torch, dtype), cache_enabled=False):
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for device, dtype in autocast.items():
+            stack.enter_context(torch.autocast(device, dtype=getattr(torch, dtype), cache_enabled=False))
         return func(*args, **kwargs)
 
 

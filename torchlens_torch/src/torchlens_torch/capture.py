@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from torchlens_core.errors import CaptureWarning
-from torchlens_core.program import HOLE, Func, Meta, Row, Source
+from torchlens_core.program import HOLE, Func, Meta, ModuleInfo, Row, Source
 from torchlens_core.session import Halt, Session
 
 from .callsites import chain
@@ -42,14 +42,15 @@ _ref = weakref.ref
 class Recorder(TorchFunctionMode):
     """Writes one run into a session."""
 
-    def __init__(self, session: Session, modules: Mapping[int, str]) -> None:
+    def __init__(self, session: Session, modules: Mapping[int, ModuleInfo]) -> None:
         super().__init__()
         self.session = session
-        self.modules = modules  # id of a module -> its address
+        self.modules = modules  # by id of the module
         self.known: dict[int, tuple[Callable[[], Any] | None, int]] = {}  # id of an array -> (weak reference, vid)
         self.memory = Memory(session)
         self.buffers: dict[int, Source] = {}  # id of a buffer -> its latest version
         self.watermark = 0  # arrays with a lower vid may have been overwritten through another array
+        self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
         self.with_sites = "sites" in session.needs
         self._classes = dict(_BASE_CLASSES)
@@ -120,7 +121,7 @@ class Recorder(TorchFunctionMode):
         if (
             out.__class__ is Tensor
             and targets is None
-            and ((entry := known.get(id(out))) is None or entry[0]() is not out)
+            and ((entry := known.get(id(out))) is None or (entry[0] is not None and entry[0]() is not out))
         ):  # type: ignore[misc]
             outs: Any = len(session.metas)
             node = out.grad_fn
@@ -136,7 +137,7 @@ class Recorder(TorchFunctionMode):
         session.rows.append(row)  # type: ignore[arg-type]
         if targets:
             self._after_write(targets)
-        decision = scope.memo.get(info) or session.decide(info, scope)
+        decision = self.constant or scope.memo.get(info) or session.decide(info, scope)
         if decision.slow or targets is not None or outs.__class__ is not int:
             self._keep_slowly(row, out, outs, targets)  # type: ignore[arg-type]
         elif decision.keep is not None:
@@ -202,7 +203,7 @@ class Recorder(TorchFunctionMode):
     def _add_unknown(self, array: Tensor) -> int:
         """An array that nothing recorded made: a constant that the model's code can reach, or one of unknown origin."""
         session = self.session
-        address = find_constant(array, session.discovery, self.modules, sys._getframe(2))
+        address = find_constant(array, session.discovery, sys._getframe(2))
         if address is not None:
             vid = session.source("const", address, meta_of(array))
         else:
@@ -345,12 +346,10 @@ class Recorder(TorchFunctionMode):
     # -- keeping ---------------------------------------------------------------------------------------------------
 
     def keep(self, vid: int, array: Tensor, decision: Any) -> None:
-        if (
-            decision.keep is not None
-            and decision.keep.is_plain
-            and self.memory.has_exposed
-            and self.memory.is_exposed(array)
-        ):
+        """Keep a value as the decision says. Buffers, and memory that others can write unseen, are copied."""
+        plain = decision.keep is not None and decision.keep.is_plain
+        exposed = self.memory.has_exposed and self.memory.is_exposed(array)
+        if plain and (exposed or id(array) in self.buffers):
             array = array.detach().clone()
         self.session.keep(vid, array, decision)
 

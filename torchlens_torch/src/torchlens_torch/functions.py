@@ -116,7 +116,8 @@ def _name(func: Any) -> tuple[bool, str]:
     if name in ("__get__", "__set__", "__delete__"):
         return True, getattr(func.__self__, "__name__", name)
     if isinstance(func, OpOverload | OpOverloadPacket):
-        return False, func._qualified_op_name.rpartition("::")[2]
+        qualified = func._schema.name if isinstance(func, OpOverload) else func._qualified_op_name
+        return False, qualified.rpartition("::")[2]
     return False, name
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlens_core.program import Func
+from torchlens_core.program import Func, ModuleInfo
 from torchlens_core.session import Halt
 
 from . import callsites
@@ -69,10 +69,10 @@ def _reporting(original: Callable[..., Any]) -> Callable[..., Any]:
         calls: ModuleCalls | None = getattr(active, "calls", None)
         if calls is None:
             return original(self, *args, **kwargs)
-        address = calls.addresses.get(id(self))
-        if address is None or (address == "" and calls.is_root_call()):
+        info = calls.modules.get(id(self))
+        if info is None or (info.address == "" and calls.is_root_call()):
             return original(self, *args, **kwargs)
-        return calls.run(original, self, address, args, kwargs)
+        return calls.run(original, self, info, args, kwargs)
 
     return __call__
 
@@ -80,11 +80,10 @@ def _reporting(original: Callable[..., Any]) -> Callable[..., Any]:
 class ModuleCalls:
     """Opens and closes the scopes of one run."""
 
-    def __init__(self, recorder: Recorder, names: dict[int, str]) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.session = recorder.session
-        self.addresses = recorder.modules
-        self.names = names
+        self.modules = recorder.modules
         self._root_called = False
 
     def is_root_call(self) -> bool:
@@ -96,7 +95,7 @@ class ModuleCalls:
         self,
         original: Callable[..., Any],
         module: nn.Module,
-        address: str,
+        info: ModuleInfo,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -104,9 +103,11 @@ class ModuleCalls:
         site = -1
         if recorder.with_sites:
             key, calls = callsites.chain(sys._getframe(2))
-            site = session.site(key, lambda: tuple(calls))
-        scope = session.enter("module", address, self.names[id(module)], site)
-        scope.ins = tuple(recorder.vid_of(array) for value in (*args, *kwargs.values()) for array in _arrays(value))
+            site = session.site_ids.get(key, -1)
+            if site < 0:
+                site = session.site(key, lambda: tuple(calls))
+        scope = session.enter("module", info.address, info.cls, site)
+        scope.ins = self._inputs((*args, *kwargs.values()) if kwargs else args)
         try:
             if isinstance(module, torch.jit.ScriptModule):
                 with KernelRecorder(recorder):
@@ -118,6 +119,17 @@ class ModuleCalls:
             if session.scope is not scope.parent:
                 session.abandon(scope)
             raise
+
+    def _inputs(self, values: tuple[Any, ...]) -> tuple[int, ...]:
+        """Value ids of the arrays that a module was given."""
+        vid_of = self.recorder.vid_of
+        vids: list[int] = []
+        for value in values:
+            if isinstance(value, Tensor):
+                vids.append(vid_of(value))
+            elif isinstance(value, tuple | list | dict):
+                vids += [vid_of(array) for _, array in leaves(value)]
+        return tuple(vids)
 
     def leave(self, scope: Any, out: Any) -> Any:
         """Close a scope that returned ``out``; what it returned unchanged becomes an ``identity`` Op of its own."""
@@ -138,13 +150,6 @@ class ModuleCalls:
             session.halted_vid = next((recorder.vid_of(array) for _, array in leaves(out)), -1)
             raise Halt
         return out
-
-
-def _arrays(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list | dict):
-        yield from (array for _, array in leaves(value))
 
 
 callsites.stop_at(ModuleCalls.run.__code__)

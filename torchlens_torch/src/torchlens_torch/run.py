@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchlens_core.backend import Call
 from torchlens_core.errors import NestedTraceError
-from torchlens_core.program import Output, Source
+from torchlens_core.program import Output, Source, SourceKind
 from torchlens_core.session import Halt, Session
 
 from . import callsites
@@ -31,8 +31,8 @@ def capture(call: Call, session: Session) -> Any:
             "Trace the inner model by itself, before or after."
         )
     modules = [(info, module) for info, module in session.discovery.modules if module is not None]
-    recorder = Recorder(session, {id(module): info.address for info, module in modules})
-    calls = ModuleCalls(recorder, {id(module): info.cls for info, module in modules})
+    recorder = Recorder(session, {id(module): info for info, module in modules})
+    calls = ModuleCalls(recorder)
     if recorder.replay:
         session.rng[-1] = rng_state()
     _add_state(recorder)
@@ -67,24 +67,23 @@ def capture(call: Call, session: Session) -> Any:
 
 def _add_state(recorder: Recorder) -> None:
     session = recorder.session
+    known, metas, sources, pinned = recorder.known, session.metas, session.sources, recorder._pinned
     for state in session.discovery.state:
         array = state.array
-        kind = "buffer" if state.is_buffer else "param"
-        vid = session.source(
-            kind,
-            state.address,
-            meta_of(array),
-            aliases=state.aliases,
-            trainable=state.trainable,
-            row=-1,
-            module=state.module,
-        )  # type: ignore[arg-type]
-        recorder.pin(array, vid)
+        vid = len(metas)
+        metas.append((array.shape, array.dtype, array.device, None))  # type: ignore[arg-type]
+        kind: SourceKind = "buffer" if state.is_buffer else "param"
+        source = Source(kind, state.address, vid, state.aliases, state.trainable, row=-1, module=state.module)
+        sources.append(source)
+        pinned.append(array)
         if state.is_buffer:
-            source = recorder.buffers[id(array)] = session.sources[-1]
-            recorder.known[id(array)] = (_first_read(recorder, source, array), vid)
+            recorder.buffers[id(array)] = source
+            known[id(array)] = (_first_read(recorder, source, array), vid)
             if recorder.replay:
                 session.constants[vid] = array.detach().clone()
+        else:
+            known[id(array)] = (None, vid)
+    session.index_sources()
 
 
 def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
@@ -115,12 +114,12 @@ def _add_inputs(recorder: Recorder, call: Call) -> None:
 @contextmanager
 def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
     """Report ``self.buffer = array`` inside the model, which no operation shows."""
-    addresses: Mapping[int, str] = recorder.modules
+    modules = recorder.modules
 
     def assigned(module: nn.Module, name: str, array: Tensor | None) -> None:
         calls = getattr(active, "calls", None)
-        if calls is not None and calls.recorder is recorder and isinstance(array, Tensor) and id(module) in addresses:
-            address = addresses[id(module)]
+        if calls is not None and calls.recorder is recorder and isinstance(array, Tensor) and id(module) in modules:
+            address = modules[id(module)].address
             with torch._C.DisableTorchFunction():
                 recorder.rebind(f"{address}.{name}" if address else name, address, array)
 

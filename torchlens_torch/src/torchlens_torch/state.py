@@ -71,7 +71,7 @@ def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The user's module inside ``torch.compile``'s wrapper."""
-    while "_orig_mod" in module._modules and type(module).__name__ == "OptimizedModule":
+    while type(module).__name__ == "OptimizedModule":
         module = module._modules["_orig_mod"]  # type: ignore[assignment]
     return module
 
@@ -81,24 +81,26 @@ def _walk(prefix: str, root: nn.Module, modules: dict[int, tuple[ModuleInfo, Any
     entered: set[tuple[int, str]] = set()
     while pending:
         address, module = pending.pop()
-        inner = unwrap(module)
-        module = inner
-        if (id(module), address) in entered:
+        module = unwrap(module)
+        key = (id(module), address)
+        if key in entered:
             continue
-        entered.add((id(module), address))
-        known = modules.get(id(module))
+        entered.add(key)
+        known = modules.get(key[0])
         if known is None:
-            modules[id(module)] = (module_info(address, module), module)
+            modules[key[0]] = (module_info(address, module), module)
         elif known[0].address != address:
             known[0].aliases = (*known[0].aliases, address)
             if _is_inside_itself(address, known[0].address):
                 continue
-        _note_state(address, module, state)
-        pending += [
-            (f"{address}.{name}" if address else name, child)
-            for name, child in reversed(module._modules.items())
-            if child is not None
-        ]
+        if module._parameters:
+            _note_state(address, module._parameters, False, state)
+        if module._buffers:
+            _note_state(address, module._buffers, True, state)
+        children = module._modules
+        if children:
+            dot = address + "." if address else ""
+            pending += [(dot + name, child) for name, child in reversed(children.items()) if child is not None]
 
 
 def _is_inside_itself(address: str, first: str) -> bool:
@@ -106,17 +108,16 @@ def _is_inside_itself(address: str, first: str) -> bool:
     return not first or address.startswith(first + ".")
 
 
-def _note_state(address: str, module: nn.Module, state: dict[int, State]) -> None:
-    for table, is_buffer in ((module._parameters, False), (module._buffers, True)):
-        for name, array in table.items():
-            if array is None:
-                continue
-            full = f"{address}.{name}" if address else name
-            known = state.get(id(array))
-            if known is None:
-                state[id(array)] = State(full, array, array.requires_grad, is_buffer, module=address)
-            elif known.address != full:
-                known.aliases = (*known.aliases, full)
+def _note_state(address: str, table: Mapping[str, Any], is_buffer: bool, state: dict[int, State]) -> None:
+    dot = address + "." if address else ""
+    for name, array in table.items():
+        if array is None:
+            continue
+        known = state.get(id(array))
+        if known is None:
+            state[id(array)] = State(dot + name, array, array.requires_grad, is_buffer, (), address)
+        elif known.address != dot + name:
+            known.aliases = (*known.aliases, dot + name)
 
 
 def module_info(address: str, module: nn.Module) -> ModuleInfo:
@@ -147,9 +148,7 @@ def input_names(model: Any, count: int) -> list[str]:
     return names[:count]
 
 
-def find_constant(
-    array: Tensor, discovery: Discovery, modules: Mapping[int, str], frame: FrameType | None
-) -> str | None:
+def find_constant(array: Tensor, discovery: Discovery, frame: FrameType | None) -> str | None:
     """Where an array that no operation made stands in the model's own code: an attribute of a module (not registered as
     state), a global, or a variable that a function closes over. None where it was made unseen."""
     for info, module in discovery.modules:
