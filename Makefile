@@ -49,8 +49,8 @@ lint: .venv/stamp  ## Style, format, types of core, import contracts, length of 
 	@find src $(MEMBERS:%=%/src) -name '*.py' -exec wc -l {} + | \
 	  awk '$$2 != "total" && $$1 > $(MAX_LINES) { print $$2 ": " $$1 " lines, more than $(MAX_LINES)"; bad = 1 } END { exit bad }'
 
-bench: .venv/stamp  ## Measure what tracing costs
-	$(PY) -m benchmarks.run
+bench: .venv-zoo/stamp  ## Measure what tracing costs, and write the table into docs/performance.md
+	HF_HUB_OFFLINE=1 $(PY_ZOO) -m benchmarks.run
 
 test-zoo: .venv-zoo/stamp  ## Trace the architectures of torchvision, timm and transformers (long)
 	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo
