@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import linecache
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import dedent
 from types import FrameType
 from typing import Any
 
@@ -34,6 +35,10 @@ class Value:
         run = self.run
         run.events.append(BoolEvent(self.op, bool(self.number), run.scope, run.site(), run.count))
         return bool(self.number)
+
+    def item(self) -> bool:
+        """The number as a Python bool, which a backend notes as it does `bool(x)`."""
+        return bool(self)
 
     def _made(self, kind: str, number: float, *others: Any) -> Value:
         return self.run.op(kind, number, [self.op, *(other.op for other in others if isinstance(other, Value))])
@@ -175,20 +180,20 @@ class Traced:
         return [[predicate.value for predicate in execution.predicates] for execution in self[kind].executions]
 
 
+_folder = tempfile.TemporaryDirectory(prefix="conditionals-")  # until the process ends
 _numbers = itertools.count()
 
 
-def load(folder: Path, source: str, run: Run) -> dict[str, Any]:
-    """Write a source file and run it. `Module` is defined in it."""
-    path = folder / f"model_{next(_numbers)}.py"
-    path.write_text(source, encoding="utf-8")
-    linecache.checkcache(str(path))
+def load(source: str, run: Run) -> dict[str, Any]:
+    """Write a source file and run it, with `Module` defined in it."""
+    path = Path(_folder.name, f"model_{next(_numbers)}.py")
+    path.write_text(dedent(source), encoding="utf-8")
     names: dict[str, Any] = {"Module": type("Module", (Module,), {"run": run}), "__name__": "model"}
-    exec(compile(source, str(path), "exec"), names)
+    exec(compile(dedent(source), str(path), "exec"), names)
     return names
 
 
-def trace(folder: Path, source: str, *inputs: float, columns: bool = True) -> Traced:
+def traced(source: str, *inputs: float, columns: bool = True) -> Traced:
     """Trace the function `f` of a source on `inputs`; `columns=False` is Python without debug ranges."""
     run = Run(columns=columns)
-    return Traced(run, run.trace(load(folder, source, run)["f"], inputs))
+    return Traced(run, run.trace(load(source, run)["f"], inputs))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
+
 from torchlens_core.frames import Frame, frame_of, position, source_context, source_line
 
 SOURCE = """\

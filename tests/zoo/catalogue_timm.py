@@ -160,8 +160,10 @@ def _build(name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
+LOOPS = {"coat_tiny": "the blocks of a stage share their convolutional position encoding"}
+
 ENTRIES = [
-    Entry(f"timm/{name}", family, kind, partial(_build, name, options), image(size))
+    Entry(f"timm/{name}", family, kind, partial(_build, name, options), image(size), name in LOOPS, LOOPS.get(name, ""))
     for kind, rows in KINDS.items()
     for name, family, size, options in rows
 ]

@@ -205,4 +205,12 @@ BOTH: list[Row] = [
 # fmt: on
 
 KINDS = {"segmentation": DENSE, "detection": DETECTION, "video": VIDEOS, "vision and text": BOTH}
-RECURRENT: dict[str, str] = {}
+RECURRENT = {
+    "Mask2FormerForUniversalSegmentation": "one mask head after every decoder layer; its mask steers the next layer",
+    "ConditionalDetrForObjectDetection": "one query scale before every decoder layer but the first",
+    "DabDetrForObjectDetection": "one box head after every decoder layer; its boxes go to the next layer",
+    "RTDetrForObjectDetection": "one head turns the boxes of each decoder layer into positions for the next",
+    "RTDetrV2ForObjectDetection": "one head turns the boxes of each decoder layer into positions for the next",
+    "DFineForObjectDetection": "one head turns the boxes of each decoder layer into positions for the next",
+    "GroundingDinoForObjectDetection": "one head turns the boxes of each decoder layer into positions for the next",
+}

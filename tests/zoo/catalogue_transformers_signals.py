@@ -176,4 +176,4 @@ NUMBERS: list[Row] = [
 # fmt: on
 
 KINDS = {"audio": SOUNDS, "time series": NUMBERS}
-RECURRENT: dict[str, str] = {}
+RECURRENT = {"PerceiverModel": "one block of layers, applied twice"}

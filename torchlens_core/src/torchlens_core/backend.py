@@ -117,6 +117,17 @@ class Arrays(ABC):
     @abstractmethod
     def from_numpy(self, array: Any) -> Any: ...
 
+    def constant_name(self, value: Any) -> tuple[str, str] | None:
+        """Kind and name of one of the framework's own constants: ``('dtype', 'float32')``, ``('device', 'cpu')``.
+
+        None for anything else. What has a name can stand in a trace file and is given back by :meth:`constant`.
+        """
+        return None
+
+    def constant(self, kind: str, name: str) -> Any:
+        """The constant of a kind and name read from a file, from a table; ValueError for one that is unknown."""
+        raise ValueError(f"no {kind} is called {name!r}")
+
     @abstractmethod
     def equal(self, left: Any, right: Any, *, rtol: float, atol: float) -> bool:
         """Same shape and dtype, and all elements close; NaNs are equal to NaNs."""

@@ -89,9 +89,7 @@ class Conditional(msgspec.Struct, frozen=True):
     function: str  # qualified name
     function_span: Span | None  # None where there is no source
     statement_span: Span | None
-    test_span: (
-        Span | None
-    )  # of the first test; of a 'bool' the expression that asked; None where not even that is known
+    test_span: Span | None  # of the first test, of a 'bool' the expression that asked; None where that is unknown too
     test_spans: dict[str, Span]  # by the arm that runs when the test is true
     branch_spans: dict[str, Span]  # 'then', 'elif_1', ..., 'else'; of a ``while`` 'body'; none of the others
     parent: int | None  # id of the conditional around it in the same function, if that asked arrays too

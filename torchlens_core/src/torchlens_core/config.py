@@ -26,9 +26,26 @@ def config(query: CostQuery, settings: Settings) -> dict[str, Any]:
     >>> config(query, {"padding": (1, 1)})
     {'out_channels': 384, 'in_channels': 192, 'kernel_size': (3, 3), 'padding': (1, 1)}
     """
-    shown = {name: value for name, value in settings.items() if not name.startswith("_")}
+    shown = {name: _brackets(value) for name, value in settings.items() if not name.startswith("_")}
     rule = RULES.get(query.type)
-    return shown if rule is None else {**rule(query, shown), **shown}
+    return {**rule(query, shown), **shown} if rule is not None else shown
+
+
+def _brackets(value: Any) -> Any:
+    """An index with slices as it is written: ``[:, 0]``. Any other value as it is."""
+    items = value if isinstance(value, tuple) else (value,)
+    if not any(item is Ellipsis or isinstance(item, slice) for item in items):
+        return value
+    return f"[{', '.join(map(_index, items))}]"
+
+
+def _index(item: Any) -> str:
+    if item is Ellipsis:
+        return "..."
+    if not isinstance(item, slice):
+        return repr(item)
+    start, stop, step = ("" if part is None else repr(part) for part in (item.start, item.stop, item.step))
+    return f"{start}:{stop}" + (f":{step}" if step else "")
 
 
 # -- rules: what comes before the settings -----------------------------------------------------------------------------
@@ -81,11 +98,6 @@ def _recurrent(query: CostQuery, settings: Settings) -> dict[str, Any]:
     states = [shape for shape in query.in_shapes[1:] if len(shape) == 3]
     sizes = {"input_size": given[-1]} if given else {}
     return sizes | ({"hidden_size": states[0][-1]} if states else {})
-
-
-def _index(query: CostQuery, settings: Settings) -> dict[str, Any]:
-    """What stands in the brackets, as it was written: ``[:, 0]``."""
-    return {}
 
 
 def _array(query: CostQuery, index: int) -> Shape:

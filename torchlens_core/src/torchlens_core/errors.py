@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class TorchLensError(Exception):
@@ -91,6 +92,85 @@ class ValueOverwritten(TorchLensError, ValueError):
 
 class ReplayError(TorchLensError):
     """A recorded operation could not be run again."""
+
+
+# -- trace files -------------------------------------------------------------------------------------------------------
+
+
+class TraceFileError(TorchLensError):
+    """A trace file could not be written, or what was to be read is not a sound one.
+
+    The message says what is wrong, where (file, path in the JSON, byte) and what to do. ``advice`` is what to do where
+    the raiser knows nothing better.
+    """
+
+    advice: ClassVar[str] = ""
+
+    def __init__(self, what: str, where: str = "", advice: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        hint = self.advice if advice is None else advice
+        super().__init__(" ".join(filter(None, (f"{where}: {what}" if where else what, hint))))
+
+
+class SaveError(TraceFileError):
+    """The trace cannot be written: the path is taken or cannot be written to, or it holds what a file cannot hold."""
+
+
+class TraceFileMissing(TraceFileError, FileNotFoundError):
+    """There is no trace file at this path."""
+
+
+class BadMagic(TraceFileError):
+    """This is not a trace file."""
+
+    advice = "tl.save(trace, path) writes trace files."
+
+
+class Truncated(TraceFileError):
+    """The file ends too early, or a part of it is not there."""
+
+    advice = "The file was not written or copied to its end: copy it again, or save the trace again."
+
+
+class VersionTooNew(TraceFileError):
+    """The file has a later format than this version reads."""
+
+    advice = "Update TorchLens: pip install -U torchlens."
+
+
+class FeatureUnknown(TraceFileError):
+    """The file needs a feature that this version does not have."""
+
+    advice = "Update TorchLens: pip install -U torchlens."
+
+
+class SchemaError(TraceFileError):
+    """The file is not what the format says: JSON, fields, types, or the layout of its arrays."""
+
+    advice = "The file is damaged or was not written by TorchLens."
+
+
+class ChecksumMismatch(TraceFileError):
+    """Bytes are not those that were written."""
+
+    advice = "The file was changed after it was written: copy it again, or save the trace again."
+
+
+class UnsafePath(TraceFileError):
+    """A file of the trace is a link, a device or not of the trace, or a name in it is not safe."""
+
+
+class LimitExceeded(TraceFileError):
+    """The file is larger, deeper or longer than the limits allow."""
+
+    advice = "If you trust the file, raise the limit: tl.load(path, limits=tl.Limits(...))."
+
+
+class GraphError(TraceFileError):
+    """The records contradict each other; the message names the rule of the format."""
+
+    advice = "The file is damaged or was not written by TorchLens."
 
 
 # -- pictures and tables -----------------------------------------------------------------------------------------------

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .frames import Frame, source_context, source_line
 
 
 class CodeLocation:
-    """One frame of an Op's call stack. Source text is read from the file when it is asked for."""
+    """One frame of an Op's call stack. Source text is read from the file when it is asked for.
 
-    __slots__ = ("_frame",)
+    A loaded trace brings its source text along (file -> line -> text), and no file is read.
+    """
 
-    def __init__(self, frame: Frame) -> None:
+    __slots__ = ("_frame", "_source")
+
+    def __init__(self, frame: Frame, source: Mapping[str, Mapping[int, str]] | None = None) -> None:
         self._frame = frame
+        self._source = source
 
     @property
     def file(self) -> str:
@@ -53,11 +59,17 @@ class CodeLocation:
     @property
     def call_line(self) -> str:
         """The text of the line; empty where there is no source."""
-        return source_line(self._frame).strip()
+        if self._source is None:
+            return source_line(self._frame).strip()
+        return self._source.get(self.file, {}).get(self.line_number, "").strip()
 
     def source_context(self, num_lines: int = 7) -> list[str]:
         """The lines around the call."""
-        return source_context(self._frame, num_lines)
+        if self._source is None:
+            return source_context(self._frame, num_lines)
+        known = self._source.get(self.file, {})
+        around = range(self.line_number - num_lines, self.line_number + num_lines + 1)
+        return [known[line] for line in around if line in known]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CodeLocation) and self._frame == other._frame

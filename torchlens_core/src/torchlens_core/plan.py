@@ -91,7 +91,7 @@ class Plan:
             self.selectors.append(self.halt)
         self.reads: frozenset[str] = frozenset().union(*(selector.reads for selector in self.selectors))
         self.saves_everything = any(item.selector is None for item in self.keeps)
-        self.is_static = self.reads <= STATIC
+        self.is_static = self.reads <= STATIC | {"output_of"}  # modules answer when they return
         self.asks_modules = "output_of" in self.reads  # answered when a module returns
 
     def bind(self, names: Names) -> None:
@@ -109,7 +109,7 @@ class Plan:
             answer = True if item.selector is None else item.selector.matches(site)
             if answer:
                 return Decision(item, stop=stop)
-            if answer is None and candidate is None and not (item.selector and settled_by_modules(item.selector)):
+            if answer is None and candidate is None and not _waits_for_modules(item.selector):
                 candidate = item
         return Decision(candidate, is_candidate=candidate is not None, stop=stop)
 
@@ -179,3 +179,7 @@ def _halt(halt: Selector | str | None) -> Selector | None:
             "Use tl.module(address), tl.in_module(address) or tl.func(name).nth(k)."
         )
     return halt
+
+
+def _waits_for_modules(selector: Selector | None) -> bool:
+    return selector is not None and settled_by_modules(selector)

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .frames import Frame, frame_of
+
+if TYPE_CHECKING:
+    from .costs import Cost
 
 
 class _Hole:
@@ -228,7 +231,9 @@ class Program:
     settings: dict[int, Mapping[str, Any]] = field(
         default_factory=dict
     )  # row -> arguments by name; filled when asked for
+    costs: dict[int, Cost | None] = field(default_factory=dict)  # row -> its cost; filled when asked for
     facts: dict[str, Any] = field(default_factory=dict)  # started_at, duration_ns, framework_version, halted, error ...
+    source: Mapping[str, Mapping[int, str]] | None = None  # file -> line -> text, of a loaded trace; None: read the files
 
     def frames(self, site: int) -> tuple[Frame, ...]:
         """Frames of a call site, outermost first, from the enclosing scope's call inwards."""

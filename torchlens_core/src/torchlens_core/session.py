@@ -64,7 +64,7 @@ class Session:
         self._site_ids: dict[Any, int] = {}
         self._counts: dict[Any, set[int]] = {}
         self._makers: dict[int, int] = {}  # vid -> row or ~source, only for selectors that ask for parents
-        self.tracks_makers = bool(self.plan.reads & {"parents", "output_of"})
+        self.tracks_makers = "parents" in self.plan.reads
         if plan.selectors:
             self.default = None if plan.is_static else ASK
         else:
@@ -216,8 +216,8 @@ class Session:
         return len(seen)
 
     def maker(self, vid: int) -> LiveSite | None:
-        """The site that made an array, for selectors that ask for parents."""
-        index = self._makers.get(vid)
+        """The site that made an array, for selectors that ask for parents or for what a module returned."""
+        index = self._makers.get(vid) if self.tracks_makers else self._find_maker(vid)
         if index is None:
             return None
         if index < 0:
@@ -226,6 +226,14 @@ class Session:
             return LiveSite(self, func, self.scopes[0], 0, vid=vid)
         row = self.rows[index]
         return LiveSite(self, row[0], row[5], index, row=row, vid=vid)
+
+    def _find_maker(self, vid: int) -> int | None:
+        """Looked for backwards: what a module returns was mostly made just before."""
+        for index in range(len(self.rows) - 1, -1, -1):
+            outs = self.rows[index][4]
+            if outs == vid or (isinstance(outs, tuple) and any(made == vid for made, _ in walk_outs(outs))):
+                return index
+        return next((~index for index, source in enumerate(self.sources) if source.vid == vid), None)
 
 
 class LiveSite:

@@ -36,7 +36,7 @@ class Structure:
         self.program = program
         self._layer_of = layer_of
         self._recurrence = recurrence
-        self._keep_orphans = keep_orphans
+        self.keep_orphans = keep_orphans
         self._control_flow = control_flow
 
     @cached_property
@@ -60,7 +60,7 @@ class Structure:
         events = [
             BoolEvent(graph.node_of[event.vid] if event.vid >= 0 else -1, bool(event.value), event.scope.index, event.site, event.row)
             for event in program.events
-            if event.kind == "bool"
+            if isinstance(event.value, bool)
         ]
         if not events:
             return ControlFlow()
@@ -81,7 +81,7 @@ class Structure:
     def hidden(self) -> bytearray:
         """1 for each node that lists, counts and pictures leave out."""
         is_partial = "halted" in self.program.facts or "error" in self.program.facts
-        return bytearray(len(self.graph)) if self._keep_orphans or is_partial else self.graph.orphans
+        return bytearray(len(self.graph)) if self.keep_orphans or is_partial else self.graph.orphans
 
     @cached_property
     def listed(self) -> array[int]:

@@ -259,7 +259,7 @@ class Trace:
     def cost(self) -> tuple[Cost, int]:
         """FLOPs and MACs of the run, and of how many calls they are unknown."""
         rows = dict.fromkeys(self.graph.refs[n] for n in self.structure.compute if self.graph.kinds[n] == Kind.COMPUTE)
-        return total(self._row_cost(row) for row in rows)
+        return total(self.row_cost(row) for row in rows)
 
     @property
     def flops(self) -> int:
@@ -312,9 +312,16 @@ class Trace:
         """Cost of the call that made an Op, counted at its first output."""
         if op.func_call_id is None:
             return Cost(0, 0)
-        return self._row_cost(op.func_call_id) if op.output_index == 0 else Cost(0, 0)
+        return self.row_cost(op.func_call_id) if op.output_index == 0 else Cost(0, 0)
 
-    def _row_cost(self, index: int) -> Cost | None:
+    def row_cost(self, index: int) -> Cost | None:
+        """Cost of one call; None where it is unknown."""
+        costs = self.program.costs
+        if index not in costs:
+            costs[index] = self._find_cost(index)
+        return costs[index]
+
+    def _find_cost(self, index: int) -> Cost | None:
         row, metas = self.program.rows[index], self.program.metas
         shapes = tuple(tuple(metas[vid][0]) for vid in row.ins)
         named, taken = {}, 0
@@ -334,7 +341,7 @@ class Trace:
         while scope is not None and scope.parent is not None:
             frames = [*self.program.frames(scope.site), *frames]
             scope = scope.parent
-        return [CodeLocation(frame) for frame in frames]
+        return [CodeLocation(frame, self.program.source) for frame in frames]
 
     def row_position(self, node: int) -> int:
         """The number of rows that had run when a node came to be."""

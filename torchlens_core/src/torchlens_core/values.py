@@ -21,7 +21,10 @@ class Values(Protocol):
     def __len__(self) -> int: ...
 
     def numpy(self, vid: int) -> Any:
-        """The value as a numpy array."""
+        """The value as a numpy array; what a transform made of it as it is, where that is no array."""
+
+    def is_transformed(self, vid: int) -> bool:
+        """Whether a transform's result (or another dtype or device) was kept, and not the Op's own array."""
 
 
 class LiveValues:
@@ -48,4 +51,8 @@ class LiveValues:
         return len(self._held.keys() | self._results.keys())
 
     def numpy(self, vid: int) -> Any:
-        return self._arrays.to_numpy(self[vid])
+        value = self[vid]
+        return self._arrays.to_numpy(value) if self._arrays.is_array(value) else value
+
+    def is_transformed(self, vid: int) -> bool:
+        return vid in self._results

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from torchlens_core.backend import Call, Discovery
-from torchlens_core.program import HOLE, Func, Row
+from torchlens_core.program import Row
 from torchlens_core.session import Session
 from torchlens_core.vocabulary import canonical_type
 
@@ -20,7 +20,7 @@ from . import run
 from .arrays import TorchArrays
 from .capture import rng_state
 from .containers import leaves
-from .functions import signature_of
+from .settings import settings
 from .state import discover
 
 arrays = TorchArrays()
@@ -147,33 +147,6 @@ def function_names() -> frozenset[str]:
     names |= {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names()}
     names |= {"identity", "source", "input", "buffer", "output", "T", "mT", "H", "mH", "real", "imag", "data", "grad"}
     return frozenset(names | {canonical_type(name) for name in names if name})
-
-
-def settings(row: Row, func: Func) -> dict[str, Any]:
-    """The arguments by name, those at their default left out."""
-    names = _signature(func.func, func.name) if func.func is not None else None
-    found: dict[str, Any] = {}
-    for position, value in enumerate(row.args):
-        name, default = names[position] if names and position < len(names) else (f"arg_{position}", None)
-        if value is HOLE or not _is_default(value, default):
-            found[name] = value
-    defaults = dict(names or ())
-    found.update({k: v for k, v in row.kwargs.items() if v is HOLE or not _is_default(v, defaults.get(k))})
-    return found
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    if value is default or (type(value) is type(default) and value == default):
-        return True
-    if isinstance(value, tuple) and value and len(set(value)) == 1 and isinstance(default, int | float | list | tuple):
-        flat = default[0] if isinstance(default, list | tuple) and default else default
-        return bool(value[0] == flat)
-    return False
-
-
-@functools.cache
-def _signature(func: Any, name: str) -> list[tuple[str, Any]] | None:
-    return signature_of(func, name)
 
 
 def argument_leaves(value: Any) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -252,22 +251,3 @@ def _opened_copy(func: Any) -> Callable[..., Any]:
 
 def _no_override(*args: Any) -> bool:
     return False
-
-
-def signature_of(func: Any, name: str) -> list[tuple[str, Any]] | None:
-    """Names and defaults of a function's arguments, from Python or from the schemas of the aten operator of that name."""
-    if isinstance(func, OpOverload):
-        return _schema_arguments(func)
-    try:
-        parameters = inspect.signature(func).parameters.values()
-    except (TypeError, ValueError):
-        packet = getattr(torch.ops.aten, name, None)
-        overloads = packet.overloads() if isinstance(packet, OpOverloadPacket) else []
-        return _schema_arguments(getattr(packet, overloads[0])) if overloads else None
-    return [(parameter.name, parameter.default) for parameter in parameters if parameter.kind < parameter.VAR_KEYWORD]
-
-
-def _schema_arguments(func: OpOverload) -> list[tuple[str, Any]]:
-    return [
-        (a.name, a.default_value if a.has_default_value() else inspect.Parameter.empty) for a in func._schema.arguments
-    ]
