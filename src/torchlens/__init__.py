@@ -1,26 +1,42 @@
 """See, save and steer the inside of any neural network, in any framework.
 
-``import torchlens as tl``: a page of re-exports. Importing it imports no framework.
+``import torchlens as tl``: a page of names and where they live. A name is loaded when it is first used, so that the
+import itself takes next to nothing; none of it imports a framework. For editors and type checkers the same page is
+``__init__.pyi``.
 """
 
-from torchlens_core.errors import TorchLensError as TorchLensError
-from torchlens_core.plan import keep as keep
-from torchlens_core.plugins import backends as backends
-from torchlens_core.selectors import contains as contains
-from torchlens_core.selectors import followed_by as followed_by
-from torchlens_core.selectors import func as func
-from torchlens_core.selectors import in_module as in_module
-from torchlens_core.selectors import label as label
-from torchlens_core.selectors import module as module
-from torchlens_core.selectors import output as output
-from torchlens_core.selectors import preceded_by as preceded_by
-from torchlens_core.selectors import regex as regex
-from torchlens_core.selectors import where as where
-from torchlens_core.trace import Trace as Trace
-from torchlens_core.tracing import pluck as pluck
-from torchlens_core.tracing import sites as sites
-from torchlens_core.tracing import trace as trace
-from torchlens_core.validate import Validation as Validation
-from torchlens_core.validate import validate as validate
+import importlib
+from typing import Any
 
 __version__ = "3.0.0"
+
+_HOMES = {
+    "torchlens_core.errors": ("TorchLensError", "TorchLensWarning"),
+    "torchlens_core.file": ("inspect", "load", "save", "verify"),
+    "torchlens_core.plan": ("keep",),
+    "torchlens_core.plugins": ("backends",),
+    "torchlens_core.selectors": (
+        "contains", "followed_by", "func", "in_module", "label", "module", "output", "preceded_by", "regex", "where",
+    ),
+    "torchlens_core.trace": ("Trace",),
+    "torchlens_core.tracing": ("pluck", "sites", "trace"),
+    "torchlens_core.validate": ("Validation", "validate"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF]  # noqa: PLE0604  (the same names, listed once)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name from its home, once."""
+    if name == "errors":
+        return importlib.import_module("torchlens_core.errors")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'torchlens' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*_HOME_OF, "errors", "__version__"]

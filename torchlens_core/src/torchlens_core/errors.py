@@ -176,6 +176,10 @@ class GraphError(TraceFileError):
 # -- pictures and tables -----------------------------------------------------------------------------------------------
 
 
+class OptionError(TorchLensError, ValueError):
+    """An argument names what there is not (a field, a level of the summary); the message lists what there is."""
+
+
 class DrawError(TorchLensError):
     """The picture could not be made."""
 

@@ -7,8 +7,10 @@ made from one declaration.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
+
+from .errors import OptionError, nearest
 
 
 class Field(NamedTuple):
@@ -44,23 +46,42 @@ class field(property):  # noqa: N801  (used as a decorator, like property)
 
 
 class Record:
-    """Base of Op, Layer, Module, ModuleCall, Param, Buffer: views on a trace, cheap to make, equal when they mean the same."""
+    """Base of Trace, Op, Layer, Module, ModuleCall, Param, Buffer: what has declared fields."""
 
     __slots__ = ()
     kind: ClassVar[str]
 
     @classmethod
-    def fields(cls) -> list[Field]:
-        """The declared fields, by group in the order of declaration."""
-        declared: dict[str, Field] = {}
-        for base in reversed(cls.__mro__):
-            for name, value in vars(base).items():
-                if isinstance(value, field):
-                    declared[name] = value.declare(name)
-        return list(declared.values())
+    def fields(cls) -> tuple[Field, ...]:
+        """The declared fields, those of a group together."""
+        if cls not in _FIELDS:
+            _FIELDS[cls] = _declared(cls)
+        return _FIELDS[cls]
 
-    def to_dict(self, names: list[str] | None = None) -> dict[str, Any]:
-        """Values of the fields that data frames show, or of the named ones."""
-        return {
-            f.name: getattr(self, f.name) for f in self.fields() if (f.in_table if names is None else f.name in names)
-        }
+    def to_dict(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Values of the fields that data frames show, or of the named ones.
+
+        Raises:
+            OptionError: a name is that of no field.
+        """
+        if names is None:
+            return {f.name: getattr(self, f.name) for f in self.fields() if f.in_table}
+        known = {f.name for f in self.fields()}
+        wanted = list(names)
+        for name in wanted:
+            if name not in known:
+                raise OptionError(f"{type(self).__name__} has no field {name!r}.{nearest(name, known)}")
+        return {name: getattr(self, name) for name in wanted}
+
+
+_FIELDS: dict[type[Record], tuple[Field, ...]] = {}
+
+
+def _declared(cls: type[Record]) -> tuple[Field, ...]:
+    declared: dict[str, Field] = {}
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if isinstance(value, field):
+                declared.setdefault(name, value.declare(name))
+    groups = list(dict.fromkeys(f.group for f in declared.values()))
+    return tuple(sorted(declared.values(), key=lambda f: groups.index(f.group)))

@@ -102,13 +102,17 @@ class Recorder(TorchFunctionMode):
                 template.append(value)
         keywords: dict[str, Any] = _EMPTY
         if kwargs:
-            keywords, deps = self._container(kwargs, ins, deps)
+            keywords = kwargs
+            for value in kwargs.values():
+                if classes.get(value.__class__) != _PLAIN:
+                    keywords, deps = self._container(kwargs, ins, deps)
+                    break
         if info.event is not None:
             result = func(*args, **(kwargs or _EMPTY))
             session.note(info.event, ins[0] if ins else -1, result, site)
             return result
         targets: list[Tensor] | None = None
-        if info.writes is not None or keywords is not _EMPTY or info.exposes:
+        if info.writes is not None or info.exposes or (kwargs and "out" in kwargs):
             targets = self._before(info, args, kwargs or _EMPTY)
         ambient = _ambient() if torch._C._is_any_autocast_enabled() else None
         if self.replay and info.random:
@@ -413,8 +417,12 @@ def rng_state() -> tuple[Tensor, ...]:
 
 
 def _alias(array: Tensor) -> Tensor:
-    """A fresh object for the same memory, so that it is known who reads the result and who the argument."""
-    return array.view_as(array)
+    """A fresh object for the same memory, so that it is known who reads the result and who the argument.
+
+    Indexing keeps the strides as they are; ``view_as`` would rewrite those of axes of length 1, which hides a memory
+    format such as channels_last from the kernels that choose by it.
+    """
+    return array[...]
 
 
 def _ambient() -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""What is written on the nodes of a scene: title, shape and size, configuration, parameters, module."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..op import Op
+from ..program import Scope
+from ..quantities import bytes_text, count_text, duration_text, flops_text, macs_text
+from .scene import Node, ParamState
+from .untrusted import shortened, visible
+
+if TYPE_CHECKING:
+    from ..param import Param
+    from ..trace import Trace
+
+LINE_LENGTH = 48  # where lists of settings and parameters are broken
+MAX_LINES = 3  # of settings, and of parameters
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 24
+
+
+def op_node(trace: Trace, id: str, nodes: Sequence[int], *, is_rolled: bool, profile: bool) -> Node:
+    """The node of one Op, or of the passes of one layer."""
+    ops = [Op(trace, node) for node in nodes]
+    first = ops[0]
+    kind = "input" if first.is_input else "output" if first.is_output else "buffer" if first.is_buffer else "op"
+    title = times(first.layer_label, len(ops)) if is_rolled else trace.labels.neighbour(nodes[0])
+    node = Node(id, kind, visible(title), ops=tuple(nodes))
+    node.lines = [shape_line(ops), *_address_lines(first)]
+    if kind == "op":
+        node.lines += wrapped(f"{name}={_REPR.repr(value)}" for name, value in first.config.items())
+        node.lines += _param_lines(first.params)
+        node.params = param_state(first.params)
+        node.truth = _truth(ops)
+    if first.output_name or first.in_multi_output:
+        node.lines.append(visible(f"output: {first.output_name or first.output_index}"))
+    if profile:
+        node.lines += _profile(ops)
+    return node
+
+
+def times(name: str, count: int) -> str:
+    """``linear_1_1 (x4)``"""
+    return f"{name} (x{count})" if count > 1 else name
+
+
+def call_title(trace: Trace, call: Scope, count: int, *, is_rolled: bool) -> str:
+    """``@encoder.0``; with the number of the call where there are several: ``@cell:2``, rolled ``@cell (x4)``."""
+    if is_rolled:
+        return visible(times(f"@{call.address}", count))
+    several = len(trace.structure.scopes_by_address[call.address]) > 1
+    return visible(f"@{call.call_label}" if several else f"@{call.address}")
+
+
+def module_lines(shape: str, layers: int, totals: tuple[int, int, int], cls: str) -> list[str]:
+    """Lines of a collapsed module: class, shape of what it returned, number of layers, parameters."""
+    lines = [visible(cls), shape, f"{layers} layer{'s' if layers != 1 else ''} total"]
+    return [line for line in (*lines, params_text(totals) if totals[0] else "") if line]
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
+
+
+def shape_line(ops: Sequence[Op]) -> str:
+    """``(6, 5), 120 B``; where passes differ, of the first and the last."""
+    texts = list(dict.fromkeys(f"{_shape(op.shape)}, {bytes_text(op.nbytes)}" for op in ops))
+    return visible(texts[0] if len(texts) == 1 else f"{texts[0]} … {texts[-1]}")
+
+
+def _shape(shape: Iterable[int]) -> str:
+    sizes = tuple(shape)
+    return repr(sizes) if sizes else "scalar"
+
+
+def _address_lines(op: Op) -> list[str]:
+    if op.is_buffer:
+        version = op.buffer_version or 1
+        return [visible(f"@{op.address}") + (f", version {version}" if version > 1 else "")]
+    has_name = op.address is not None and op.address != "output"
+    return [visible(f"@{op.address}")] if has_name else []
+
+
+def _param_lines(params: Sequence[Param]) -> list[str]:
+    shown = [f"{param.name} {_shape(param.shape)}" for param in params]
+    shown = [text if param.is_trainable else f"[{text}]" for text, param in zip(shown, params, strict=True)]
+    return wrapped(shown, separator=" · ", before="params: ")
+
+
+def _profile(ops: Sequence[Op]) -> list[str]:
+    costs = [(op.flops, op.macs) for op in ops if op.is_compute]
+    lines = []
+    if costs and all(flops is not None for flops, _ in costs):
+        flops, macs = (sum(column) for column in zip(*costs, strict=True))  # type: ignore[arg-type]
+        lines.append(f"{flops_text(flops)}, {macs_text(macs)}")
+    time = sum(op.duration_ns or 0 for op in ops)
+    return [*lines, duration_text(time)] if time else lines
+
+
+def _truth(ops: Sequence[Op]) -> str:
+    values = [op.bool_value for op in ops if op.bool_value is not None]
+    counted = [times(text, values.count(value)) for text, value in (("TRUE", True), ("FALSE", False)) if value in values]
+    return ", ".join(counted)
+
+
+def wrapped(texts: Iterable[str], separator: str = ", ", before: str = "") -> list[str]:
+    """Texts joined into lines of about ``LINE_LENGTH`` characters, ``MAX_LINES`` at most."""
+    lines: list[str] = []
+    for text in texts:
+        text = visible(text, LINE_LENGTH)
+        if lines and len(lines[-1]) + len(separator) + len(text) <= LINE_LENGTH:
+            lines[-1] += separator + text
+        elif len(lines) == MAX_LINES:
+            lines[-1] = shortened(lines[-1], LINE_LENGTH) + separator + "…"
+            break
+        else:
+            lines.append(text if lines else before + text)
+    return lines
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+def param_state(params: Iterable[Param]) -> ParamState:
+    kinds = {param.is_trainable for param in params}
+    if not kinds:
+        return "none"
+    return "mixed" if len(kinds) == 2 else "trainable" if kinds.pop() else "frozen"
+
+
+def state_of(totals: tuple[int, int, int]) -> ParamState:
+    """The same, from numbers of elements: all, and the trainable ones."""
+    count, trainable, _ = totals
+    return "none" if not count else "trainable" if trainable == count else "frozen" if not trainable else "mixed"
+
+
+def params_text(totals: tuple[int, int, int]) -> str:
+    """``40 params (all trainable, 160 B)`` from numbers of elements, of trainable ones, and bytes."""
+    count, trainable, nbytes = totals
+    if not count:
+        return "no params"
+    share = {count: "all trainable", 0: "all frozen"}.get(trainable, f"{count_text(trainable)} trainable")
+    return f"{count_text(count)} param{'s' if count != 1 else ''} ({share}, {bytes_text(nbytes)})"
+
+
+def totals_by_address(trace: Trace) -> dict[str, tuple[int, int, int]]:
+    """Module address -> parameter elements in it and below it: all, trainable ones, bytes. ``''`` is the model."""
+    sums: dict[str, list[int]] = {}
+    for param in trace.params:
+        address = "" if param.module_address == "self" else param.module_address
+        elements = param.num_params
+        for ancestor in _ancestors(address):
+            found = sums.setdefault(ancestor, [0, 0, 0])
+            found[0] += elements
+            found[1] += elements if param.is_trainable else 0
+            found[2] += param.nbytes
+    return {address: (all_, trainable, nbytes) for address, (all_, trainable, nbytes) in sums.items()}
+
+
+def _ancestors(address: str) -> list[str]:
+    parts = address.split(".") if address else []
+    return [".".join(parts[:length]) for length in range(len(parts) + 1)]
+
+
+def settings_repr(value: Any) -> str:
+    return _REPR.repr(value)

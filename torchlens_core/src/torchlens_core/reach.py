@@ -1,0 +1,84 @@
+"""What a model's code can reach: the names of its arguments, the modules it closes over, the arrays it holds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import FrameType, FunctionType
+from typing import Any
+
+from .backend import Call, Discovery
+
+
+def input_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Names of the first ``count`` positional arguments, from the signature; ``arg_2`` where it gives none."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind == parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}.{position}" for position in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    names += [f"arg_{position}" for position in range(len(names), count)]
+    return names[:count]
+
+
+def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What a callable can be or use, with names: itself and the object it is a method of (``''``), then what it closes
+    over, what it names among its globals, and the attributes of an object that is called."""
+    while isinstance(model, functools.partial):
+        model = model.func
+    yield "", model
+    owner = getattr(model, "__self__", None)
+    if owner is not None:
+        yield "", owner
+    holder = model if owner is None else owner
+    function = inspect.unwrap(getattr(model, "__func__", model))
+    if not isinstance(function, FunctionType):
+        function = getattr(type(model), "__call__", None)
+    if holder is not function:
+        yield from getattr(holder, "__dict__", {}).items()
+    if isinstance(function, FunctionType):
+        yield from _closed_over(function)
+
+
+def _closed_over(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+    for name in function.__code__.co_names:
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+
+
+def find_constant(array: Any, discovery: Discovery, frame: FrameType | None) -> str | None:
+    """Where an array that no operation made stands in the model's own code: an attribute of a module (not registered as
+    state), a global, or a variable that a function closes over. None where it was made unseen."""
+    for info, module in discovery.modules:
+        for name, value in getattr(module, "__dict__", {}).items():
+            if _holds(value, array):
+                return f"{info.address}.{name}" if info.address else name
+    while frame is not None and frame.f_code is not Call.run.__code__:
+        code = frame.f_code
+        for name in (*code.co_names, *code.co_freevars):
+            value = frame.f_locals.get(name) if name in code.co_freevars else frame.f_globals.get(name)
+            if _holds(value, array):
+                return name
+        frame = frame.f_back
+    return None
+
+
+def _holds(value: Any, array: Any, depth: int = 3) -> bool:
+    if value is array:
+        return True
+    if depth and isinstance(value, list | tuple):
+        return any(_holds(item, array, depth - 1) for item in value)
+    if depth and isinstance(value, dict):
+        return any(_holds(item, array, depth - 1) for item in value.values())
+    return False
