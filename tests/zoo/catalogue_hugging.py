@@ -31,8 +31,8 @@ def text() -> Arguments:
 
 
 def long_text() -> Arguments:
-    """One sentence of 64 tokens, for attention in blocks."""
-    return (), {"input_ids": ids(1, 64)}
+    """One text of 80 tokens, for attention in blocks and memories in chunks of 64."""
+    return (), {"input_ids": ids(1, 80)}
 
 
 def long_both_sides() -> Arguments:

@@ -160,7 +160,10 @@ def _build(name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-LOOPS = {"coat_tiny": "the blocks of a stage share their convolutional position encoding"}
+LOOPS = {
+    "coat_tiny": "the blocks of a stage share their convolutional position encoding",
+    "hiera_tiny_224": "a loop of reshapes puts the patches in order, one stride after the other",
+}
 
 ENTRIES = [
     Entry(f"timm/{name}", family, kind, partial(_build, name, options), image(size), name in LOOPS, LOOPS.get(name, ""))

@@ -15,8 +15,13 @@ models = import_torchvision().models
 Row = tuple[str, str, str, Callable[[], Arguments], dict[str, Any]]
 
 
+def _photograph() -> Arguments:
+    """What the detection models take: a list of images, values from 0 to 1; here a single one."""
+    return ([torch.rand(3, 64, 64)],), {}
+
+
 def _photographs() -> Arguments:
-    """What the detection models take: a list of images, values from 0 to 1."""
+    """Two images of different sizes."""
     return ([torch.rand(3, 64, 64), torch.rand(3, 48, 64)],), {}
 
 
@@ -107,9 +112,9 @@ ROWS: list[Row] = [
     ("detection.fasterrcnn_resnet50_fpn", "faster r-cnn", "detection", _photographs, TWO_STAGES),
     ("detection.maskrcnn_resnet50_fpn", "mask r-cnn", "detection", _photographs, TWO_STAGES),
     ("detection.keypointrcnn_resnet50_fpn", "keypoint r-cnn", "detection", _photographs, TWO_STAGES),
-    ("detection.retinanet_resnet50_fpn", "retinanet", "detection", _photographs, ONE_STAGE),
-    ("detection.fcos_resnet50_fpn", "fcos", "detection", _photographs, ONE_STAGE),
-    ("detection.ssdlite320_mobilenet_v3_large", "ssd", "detection", _photographs, SSD),
+    ("detection.retinanet_resnet50_fpn", "retinanet", "detection", _photograph, ONE_STAGE),
+    ("detection.fcos_resnet50_fpn", "fcos", "detection", _photograph, ONE_STAGE),
+    ("detection.ssdlite320_mobilenet_v3_large", "ssd", "detection", _photograph, SSD),
     ("video.r3d_18", "r3d", "video", clip(4, 32), PLAIN),
     ("video.mc3_18", "mc3", "video", clip(4, 32), PLAIN),
     ("video.r2plus1d_18", "r(2+1)d", "video", clip(4, 32), PLAIN),
@@ -125,7 +130,14 @@ ROWS: list[Row] = [
     ("optical_flow.raft_small", "raft", "optical flow", floats((1, 3, 128, 128), (1, 3, 128, 128)), {"weights": None}),
 ]
 
-RECURRENT = {"optical_flow.raft_small": "twelve updates of the flow by one recurrent unit"}
+_BATCH = "images and regions of each scale are written, one after the other, into one array"
+RECURRENT = {
+    "optical_flow.raft_small": "twelve updates of the flow by one recurrent unit",
+    "detection.fasterrcnn_mobilenet_v3_large_320_fpn": _BATCH,
+    "detection.fasterrcnn_resnet50_fpn": _BATCH,
+    "detection.maskrcnn_resnet50_fpn": _BATCH,
+    "detection.keypointrcnn_resnet50_fpn": _BATCH,
+}
 
 
 def _build(constructor: str, options: dict[str, Any]) -> nn.Module:

@@ -71,4 +71,8 @@ IMAGES: list[Row] = [
 # fmt: on
 
 KINDS = {"vision": IMAGES}
-RECURRENT: dict[str, str] = {}
+RECURRENT = {
+    "HieraForImageClassification": "a loop of reshapes puts the patches in order, one stride after the other",
+    "SuperPointForKeypointDetection": "maxima are suppressed in two rounds of one loop",
+    "LightGlueForKeypointMatching": "superpoint finds its keypoints, by two rounds of one loop",
+}

@@ -140,7 +140,7 @@ DENSE: list[Row] = [
 
 DETECTION: list[Row] = [
     ("DetrForObjectDetection", "detr", large_picture, DETR),
-    ("ConditionalDetrForObjectDetection", "conditional detr", large_picture, DETR),
+    ("ConditionalDetrForObjectDetection", "conditional detr", large_picture, DETR | {"decoder_layers": 3}),
     ("DabDetrForObjectDetection", "dab-detr", large_picture, DETR | {"hidden_size": 32}),
     ("DeformableDetrForObjectDetection", "deformable detr", large_picture, DEFORMABLE | {"with_box_refine": True}),
     ("RTDetrForObjectDetection", "rt-detr", large_picture, RT_DETR),
@@ -206,6 +206,11 @@ BOTH: list[Row] = [
 
 KINDS = {"segmentation": DENSE, "detection": DETECTION, "video": VIDEOS, "vision and text": BOTH}
 RECURRENT = {
+    "UperNetForSemanticSegmentation": "a loop adds each scale, enlarged, to the next finer one",
+    "ZoeDepthForDepthEstimation": "a loop moves the bins towards one attractor after the other",
+    "DeformableDetrForObjectDetection": "the box heads that move the reference points also give the final boxes",
+    "BlipForImageTextRetrieval": "one layer norm applied to the states, and again to the first of them",
+    "Blip2ForConditionalGeneration": "one layer norm applied to the states, and again to the first of them",
     "Mask2FormerForUniversalSegmentation": "one mask head after every decoder layer; its mask steers the next layer",
     "ConditionalDetrForObjectDetection": "one query scale before every decoder layer but the first",
     "DabDetrForObjectDetection": "one box head after every decoder layer; its boxes go to the next layer",

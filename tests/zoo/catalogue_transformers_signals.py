@@ -176,4 +176,10 @@ NUMBERS: list[Row] = [
 # fmt: on
 
 KINDS = {"audio": SOUNDS, "time series": NUMBERS}
-RECURRENT = {"PerceiverModel": "one block of layers, applied twice"}
+RECURRENT = {
+    "PerceiverModel": "one block of layers, applied twice",
+    "AutoformerForPrediction": "a loop adds up the values at one delay after the other",
+    "EncodecModel": "a loop codes, round by round, what is left over; its codebooks are buffers, not parameters",
+    "MimiModel": "a loop codes, round by round, what is left over; its codebooks are buffers, not parameters",
+    "MusicgenForConditionalGeneration": "sum() adds the embeddings of the codebooks one after the other",
+}

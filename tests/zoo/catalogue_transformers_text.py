@@ -99,9 +99,9 @@ STATE_SPACES: list[Row] = [
      "mamba", "hybrid"], "mamba_d_state": 8, "mamba_headdim": 8, "n_mamba_heads": 8, "mamba_ngroups": 1,
      "chunk_size": 4, "num_mem_blocks": 1, "adapter_rank": 4}),
     ("Lfm2ForCausalLM", "lfm2", text, LLAMA | {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8}),
-    ("Qwen3NextForCausalLM", "qwen3 next", text, LLAMA | EXPERTS | {"layer_types": ["linear_attention",
-     "full_attention"], "shared_expert_intermediate_size": 16, "linear_num_value_heads": 4, "linear_num_key_heads":
-     2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}),
+    ("Qwen3NextForCausalLM", "qwen3 next", long_text, LLAMA | EXPERTS | {"max_position_embeddings": 128,
+     "layer_types": ["linear_attention", "full_attention"], "shared_expert_intermediate_size": 16,
+     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}),
     ("xLSTMForCausalLM", "xlstm", text, {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_heads":
      2, "chunk_size": 4}),
 ]
@@ -199,7 +199,10 @@ RECURRENT = {
     "RecurrentGemmaForCausalLM": "a loop over the positions carries the state",
     "RwkvForCausalLM": "a loop over the positions carries the state",
     "Zamba2ForCausalLM": "one attention block used at several depths",
-    "Qwen3NextForCausalLM": "the delta rule loops over chunks and within them",
+    "Qwen3NextForCausalLM": "a loop over chunks carries the memory of the delta rule",
+    "Gemma3nForCausalLM": "one router before and after each layer",
+    "XmodForMaskedLM": "each layer's norm is used again for its adapter",
+    "DbrxForCausalLM": "a loop over slices of one parameter, the experts, adds to one result",
     "xLSTMForCausalLM": "a loop over chunks carries the memory",
     "MiniMaxForCausalLM": "lightning attention loops over blocks",
     "NystromformerForMaskedLM": "the pseudoinverse is found by iteration",

@@ -75,12 +75,18 @@ class Accessor(Generic[R]):
         return to_pandas(self.values(), self.record)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} {self._what}s>"
+        return f"<{self._count()}>"
 
     def __str__(self) -> str:
-        lines = [f"{len(self)} {self._what}s:"]
-        lines += [f"  {record!r}" for record in self._records.values()]
-        return "\n".join(lines)
+        return "\n".join([f"{self._count()}:", *(f"  {record!r}" for record in self)])
+
+    def _repr_html_(self) -> str:
+        from .html import list_html
+
+        return list_html(self._count(), self.values())
+
+    def _count(self) -> str:
+        return f"{len(self)} {self._what}{'' if len(self) == 1 else 's'}"
 
 
 class Modules(Accessor[Module]):
@@ -100,8 +106,12 @@ class Modules(Accessor[Module]):
     def _alias_table(self) -> dict[str, str]:
         return {alias: info.address for info in self._trace.program.modules for alias in info.aliases}
 
+    def primary(self, name: str) -> str:
+        """The address under which a module of this name is recorded: of its names the first."""
+        return self._alias_table.get(name, name)
+
     def find(self, name: str) -> Module | None:
-        return self._records.get(name) or self._records.get(self._alias_table.get(name, ""))
+        return self._records.get(name) or self._records.get(self.primary(name))
 
     def addresses(self) -> list[str]:
         """All addresses, aliases too."""

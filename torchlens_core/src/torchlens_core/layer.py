@@ -9,6 +9,7 @@ from .op import Op
 from .record import Record, field
 
 if TYPE_CHECKING:
+    from .param import Param
     from .trace import Trace
 
 
@@ -41,17 +42,22 @@ class Layer(Record):
             raise MultiPassError(f"{self.layer_label} has passes 1 to {len(ops)}; got {number}.")
         return ops[number - 1 if number > 0 else number]
 
+    # -- names -----------------------------------------------------------------------------------------------------
+
     @field(group="names")
     def layer_label(self) -> str:
         """``linear_1_1``"""
         return self._trace.labels.layer(self._layer)
 
+    @property
+    def label(self) -> str:
+        """The same as ``layer_label``."""
+        return self.layer_label
+
     @field(group="names")
     def layer_label_short(self) -> str:
         """``linear_1``"""
         return self._trace.labels.short(self._layer)
-
-    label = layer_label
 
     @field(group="names")
     def type(self) -> str:
@@ -73,20 +79,44 @@ class Layer(Record):
         """Labels of its passes."""
         return [op.label for op in self.ops]
 
-    @field(group="function")
-    def func_name(self) -> str:
-        """The framework's own name of the function."""
-        return self._first.func_name
+    # -- value -----------------------------------------------------------------------------------------------------
 
     @field(group="value")
     def shapes(self) -> list[tuple[int, ...]]:
         """Shape of each pass."""
         return [op.shape for op in self.ops]
 
+    @field(group="value")
+    def dtype_names(self) -> list[str]:
+        """Element types of its passes, each once."""
+        return list(dict.fromkeys(op.dtype_name for op in self.ops))
+
     @field(group="value", unit="bytes")
     def nbytes(self) -> int:
         """Size of the arrays of all passes."""
         return sum(op.nbytes for op in self.ops)
+
+    @field(group="value")
+    def has_saved_value(self) -> bool:
+        """Whether the value of a pass was kept."""
+        return any(op.has_saved_value for op in self.ops)
+
+    # -- function and parameters -----------------------------------------------------------------------------------
+
+    @field(group="function")
+    def func_name(self) -> str:
+        """The framework's own name of the function, at the first pass."""
+        return self._first.func_name
+
+    @field(group="function")
+    def config(self) -> dict[str, Any]:
+        """What the operation is set to, at the first pass."""
+        return self._first.config
+
+    @property
+    def params(self) -> list[Param]:
+        """Its parameters, in argument order."""
+        return self._first.params
 
     @field(group="parameters")
     def param_addresses(self) -> list[str]:
@@ -94,18 +124,35 @@ class Layer(Record):
         return self._first.param_addresses
 
     @field(group="parameters")
+    def param_shapes(self) -> list[tuple[int, ...]]:
+        """Their shapes."""
+        return self._first.param_shapes
+
+    @field(group="parameters")
     def num_params(self) -> int:
         """Number of parameter elements that it takes."""
         return self._first.num_params
 
+    @field(group="parameters")
+    def num_params_trainable(self) -> int:
+        """Those of them that are trainable."""
+        return self._first.num_params_trainable
+
+    @field(group="parameters", unit="bytes")
+    def param_nbytes(self) -> int:
+        """Memory of its parameters."""
+        return self._first.param_nbytes
+
+    # -- place -----------------------------------------------------------------------------------------------------
+
     @field(group="modules")
     def modules(self) -> list[str]:
-        """Addresses of the modules around it, outermost first."""
+        """Addresses of the modules around it at its first pass, outermost first."""
         return [call.rpartition(":")[0] for call in self._first.modules]
 
     @field(group="modules")
     def module(self) -> str | None:
-        """Address of the innermost module around it."""
+        """Address of the innermost module around it; None directly in the model."""
         modules = self.modules
         return modules[-1] if modules else None
 
@@ -138,6 +185,19 @@ class Layer(Record):
         }
         return len(edges) > 1
 
+    @field(group="conditionals")
+    def conditional_branch_stacks(self) -> list[list[tuple[int, str]]]:
+        """The conditionals around each pass, outermost first: (number, arm)."""
+        return [op.conditional_branch_stack for op in self.ops]
+
+    # -- time and cost ---------------------------------------------------------------------------------------------
+
+    @field(group="cost", unit="ns")
+    def duration_ns(self) -> int | None:
+        """Time of all passes; None where that of one is unknown."""
+        each = [op.duration_ns for op in self.ops]
+        return None if None in each else sum(filter(None, each))
+
     @field(group="cost", unit="FLOPs")
     def flops(self) -> int | None:
         """Floating-point operations of all passes; None where one is unknown."""
@@ -150,25 +210,23 @@ class Layer(Record):
         each = [op.macs for op in self.ops]
         return None if None in each else sum(filter(None, each))
 
-    @field(group="function", unit="ns")
-    def duration_ns(self) -> int:
-        """Time of all passes."""
-        return sum(op.duration_ns or 0 for op in self.ops)
-
-    @field(group="value")
-    def has_saved_value(self) -> bool:
-        """Whether the value of a pass was kept."""
-        return any(op.has_saved_value for op in self.ops)
+    # -- what is asked of passes -----------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(Op, name):
             raise AttributeError(f"a Layer has no {name!r}")
         if self.num_passes == 1:
             return getattr(self._first, name)
+        if name in {field.name for field in Op.fields()}:
+            first, *others = (getattr(op, name) for op in self.ops)
+            if all(other == first for other in others):
+                return first
         raise MultiPassError(
             f"{self.layer_label} has {self.num_passes} passes, each with its own {name!r}. Name one: "
             f"trace['{self.layer_label}:1'].{name}, or take all: [op.{name} for op in trace['{self.layer_label}'].ops]."
         )
+
+    # -- identity and showing --------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layer) and self._layer == other._layer and self._trace is other._trace
@@ -176,15 +234,10 @@ class Layer(Record):
     def __hash__(self) -> int:
         return hash((id(self._trace), "layer", self._layer))
 
-    def __repr__(self) -> str:
+    def _brief(self) -> str:
         return f"<Layer {self.layer_label} (x{self.num_passes})>"
 
     def __str__(self) -> str:
         from .text import describe_layer
 
         return describe_layer(self)
-
-    def _repr_html_(self) -> str:
-        from .html import record_html
-
-        return record_html(self)

@@ -1,117 +1,26 @@
-"""Modules of the model, and their calls."""
+"""Modules of the model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .module_call import ModuleCall
 from .op import Op
-from .program import ModuleInfo, Scope, walk_outs
+from .program import ModuleInfo, Scope
 from .record import Record, field
 
 if TYPE_CHECKING:
-    from .location import CodeLocation
-    from .param import Param
+    from .param import Buffer, Param
     from .trace import Trace
 
-
-class ModuleCall(Record):
-    """One call of a module."""
-
-    kind = "module_call"
-
-    def __init__(self, trace: Trace, scope: Scope) -> None:
-        self._trace = trace
-        self._scope = scope
-
-    @field(group="names")
-    def call_label(self) -> str:
-        """``features.6:1``"""
-        return self._scope.call_label
-
-    @field(group="names")
-    def address(self) -> str:
-        """Address of the module; ``self`` for the model."""
-        return self._scope.address or "self"
-
-    @field(group="names")
-    def call_index(self) -> int:
-        """Which call of the module it is, from 1."""
-        return self._scope.call_index
-
-    @property
-    def _nodes(self) -> list[int]:
-        first, last = self._scope.first_row, self._scope.last_row
-        return [node for node in self._trace.structure.compute if first <= self._trace.row_position(node) < last]
-
-    @property
-    def ops(self) -> list[Op]:
-        """The compute Ops that ran inside, at any depth."""
-        return [Op(self._trace, node) for node in self._nodes]
-
-    @field(group="contents")
-    def op_labels(self) -> list[str]:
-        """Their labels."""
-        return [op.label for op in self.ops]
-
-    @field(group="contents")
-    def num_ops(self) -> int:
-        """How many there are."""
-        return len(self._nodes)
-
-    @field(group="graph")
-    def input_ops(self) -> list[str]:
-        """Labels of the Ops whose arrays it was given."""
-        nodes = (self._trace.graph.node_of[vid] for vid in dict.fromkeys(self._scope.ins))
-        return [self._trace.labels.neighbour(node) for node in nodes if node >= 0]
-
-    @field(group="graph")
-    def output_ops(self) -> list[str]:
-        """Labels of the Ops whose arrays it returned."""
-        return [op.label for op in self.outputs]
-
-    @property
-    def outputs(self) -> list[Op]:
-        """The Ops whose arrays it returned."""
-        vids = [vid for vid, _ in walk_outs(self._scope.outs) if vid is not None]
-        nodes = dict.fromkeys(self._trace.graph.node_of[vid] for vid in vids)
-        return [Op(self._trace, node) for node in nodes if node >= 0]
-
-    @field(group="graph")
-    def parent_call(self) -> str | None:
-        """Label of the module call that it ran in; None for the model's own."""
-        parent = self._scope.parent
-        while parent is not None and parent.kind != "module":
-            parent = parent.parent
-        return parent.call_label if parent is not None else None
-
-    @field(group="cost", unit="ns")
-    def duration_ns(self) -> int:
-        """Time from call to return."""
-        return max(self._scope.end_ns - self._scope.start_ns, 0)
-
-    @field(group="graph", in_table=False)
-    def code_context(self) -> list[CodeLocation]:
-        """The call stack, from the model's own call inwards to the line that called it."""
-        parent = self._scope.parent
-        return self._trace.locations(parent, self._scope.site) if parent is not None else []
-
-    def __repr__(self) -> str:
-        return f"<ModuleCall {self.call_label}, {self.num_ops} ops>"
-
-    def __str__(self) -> str:
-        from .text import describe_record
-
-        return describe_record(self, f"Call {self.call_label}")
-
-    def _repr_html_(self) -> str:
-        from .html import record_html
-
-        return record_html(self)
+__all__ = ["Module", "ModuleCall"]
 
 
 class Module(Record):
     """A module of the model, called or not."""
 
+    __slots__ = ("_info", "_trace")
     kind = "module"
 
     def __init__(self, trace: Trace, info: ModuleInfo) -> None:
@@ -122,6 +31,8 @@ class Module(Record):
     def _scopes(self) -> list[Scope]:
         return self._trace.structure.scopes_by_address.get(self._info.address, [])
 
+    # -- names -----------------------------------------------------------------------------------------------------
+
     @field(group="names")
     def address(self) -> str:
         """``encoder.0.attn``; ``self`` for the model."""
@@ -130,7 +41,7 @@ class Module(Record):
     @field(group="names")
     def aliases(self) -> tuple[str, ...]:
         """Other addresses of the same module."""
-        return self._info.aliases
+        return tuple(self._info.aliases)
 
     @field(group="names")
     def name(self) -> str:
@@ -149,13 +60,67 @@ class Module(Record):
 
     @field(group="names")
     def training(self) -> bool | None:
-        """Whether it was in training mode."""
+        """Whether it was in training mode; None where it has no such mode."""
         return self._info.training
 
-    @field(group="names", in_table=False)
-    def facts(self) -> dict[str, Any]:
-        """What else discovery noted: signature, source file, hooks, attributes of its own."""
-        return dict(self._info.facts)
+    # -- class, as discovery found it ------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else discovery noted, as it is kept."""
+        return self._info.facts
+
+    @field(group="class")
+    def source_file(self) -> str | None:
+        """File that defines the class; None where there is no source."""
+        return self.facts.get("source_file")
+
+    @field(group="class", in_table=False)
+    def source_lines(self) -> dict[str, int]:
+        """Where in that file stand the ``class``, and its ``init`` and ``forward`` where it defines them itself."""
+        return dict(self.facts.get("source_lines", {}))
+
+    @field(group="class", in_table=False)
+    def docstring(self) -> str | None:
+        """Docstring of the class."""
+        return self.facts.get("docstring")
+
+    @field(group="class", in_table=False)
+    def init_signature(self) -> str | None:
+        """How it is made: ``(in_features: int, out_features: int, bias: bool = True)``."""
+        return self.facts.get("init_signature")
+
+    @field(group="class", in_table=False)
+    def init_docstring(self) -> str | None:
+        """Docstring of the constructor."""
+        return self.facts.get("init_docstring")
+
+    @field(group="class", in_table=False)
+    def forward_signature(self) -> str | None:
+        """How it is called: ``(input: Tensor) -> Tensor``."""
+        return self.facts.get("forward_signature")
+
+    @field(group="class", in_table=False)
+    def forward_docstring(self) -> str | None:
+        """Docstring of the method that runs when it is called."""
+        return self.facts.get("forward_docstring")
+
+    @field(group="class", in_table=False)
+    def methods(self) -> list[str]:
+        """Names of the methods that the user's classes define, ``forward`` and those of Python's data model left out."""
+        return list(self.facts.get("methods", ()))
+
+    @field(group="class", in_table=False)
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of its own that are plain values (``{'in_features': 64}``); of others the type, as ``<Tokenizer>``."""
+        return dict(self.facts.get("attributes", {}))
+
+    @field(group="class")
+    def hooks(self) -> dict[str, int]:
+        """How many hooks the user registered on it, by kind: ``{'forward': 1}``."""
+        return dict(self.facts.get("hooks", {}))
+
+    # -- calls and contents ----------------------------------------------------------------------------------------
 
     @property
     def calls(self) -> list[ModuleCall]:
@@ -172,6 +137,17 @@ class Module(Record):
         """Labels of its calls."""
         return [scope.call_label for scope in self._scopes]
 
+    @field(group="calls")
+    def called_by(self) -> list[str]:
+        """Addresses of the modules whose calls its calls ran in."""
+        parents = (call.parent_call for call in self.calls)
+        return list(dict.fromkeys(label.rpartition(":")[0] for label in parents if label is not None))
+
+    @field(group="calls")
+    def calls_to(self) -> list[str]:
+        """Addresses of the modules that were called directly inside it."""
+        return list(dict.fromkeys(child.address for call in self.calls for child in call.children))
+
     @property
     def ops(self) -> list[Op]:
         """The compute Ops that ran inside it, at any depth, over all its calls."""
@@ -182,15 +158,17 @@ class Module(Record):
         """How many there are."""
         return sum(call.num_ops for call in self.calls)
 
-    @field(group="contents")
+    @field(group="contents", in_table=False)
     def layers(self) -> list[str]:
         """Labels of the layers that ran inside it."""
-        return list(dict.fromkeys(op.layer_label for op in self.ops))
+        return list(dict.fromkeys(label for call in self.calls for label in call.layers))
 
     @field(group="contents")
     def num_layers(self) -> int:
         """How many there are."""
         return len(self.layers)
+
+    # -- tree ------------------------------------------------------------------------------------------------------
 
     @field(group="tree")
     def parent(self) -> str | None:
@@ -209,10 +187,22 @@ class Module(Record):
         """Nesting: 0 for the model, 1 for ``features``, 2 for ``features.0``."""
         return len(self._info.address.split(".")) if self._info.address else 0
 
+    # -- parameters and buffers ------------------------------------------------------------------------------------
+
     @property
     def params(self) -> list[Param]:
-        """Its parameters and those of the modules below it."""
-        return [param for param in self._trace.params if _is_below(param.module_address, self._info.address)]
+        """Its parameters and those of the modules below it, shared ones too."""
+        return [param for param in self._trace.params if any(_is_below(a, self._info.address) for a in param.holders)]
+
+    @property
+    def own_params(self) -> list[Param]:
+        """Its parameters, without those of the modules below it."""
+        return [param for param in self._trace.params if self._info.address in param.holders]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """Its buffers and those of the modules below it, shared ones too."""
+        return [buffer for buffer in self._trace.buffers if any(_is_below(a, self._info.address) for a in buffer.holders)]
 
     @field(group="parameters")
     def num_params(self) -> int:
@@ -224,10 +214,27 @@ class Module(Record):
         """Those of them that are trainable."""
         return sum(param.num_params for param in self.params if param.is_trainable)
 
+    @field(group="parameters")
+    def num_own_params(self) -> int:
+        """Number of parameter elements in it, without the modules below it."""
+        return sum(param.num_params for param in self.own_params)
+
     @field(group="parameters", unit="bytes")
     def param_nbytes(self) -> int:
         """Memory of its parameters."""
         return sum(param.nbytes for param in self.params)
+
+    @field(group="parameters", in_table=False)
+    def param_addresses(self) -> list[str]:
+        """Addresses of its parameters and of those below it."""
+        return [param.address for param in self.params]
+
+    @field(group="parameters", in_table=False)
+    def buffer_addresses(self) -> list[str]:
+        """Addresses of its buffers and of those below it."""
+        return [buffer.address for buffer in self.buffers]
+
+    # -- arrays given and returned ---------------------------------------------------------------------------------
 
     @field(group="graph")
     def input_ops(self) -> list[str]:
@@ -246,33 +253,55 @@ class Module(Record):
 
     @field(group="value")
     def output_shape(self) -> tuple[int, ...] | None:
-        """Shape of what its last call returned; None where it returned no array or was not called."""
+        """Shape of the last array that its last call returned; None where it returned no array or was not called."""
         outputs = self.outputs
         return outputs[-1].shape if outputs else None
 
-    @field(group="cost", unit="FLOPs")
-    def flops(self) -> int | None:
-        """Floating-point operations inside it; None where one is unknown."""
-        each = [op.flops for op in self.ops]
-        return None if None in each else sum(filter(None, each))
+    @field(group="value", unit="bytes")
+    def output_nbytes(self) -> int:
+        """Size of the arrays that its calls returned."""
+        return sum(call.output_nbytes for call in self.calls)
+
+    @field(group="value", unit="bytes")
+    def activation_nbytes(self) -> int:
+        """Size of the arrays of all Ops inside it, each for itself."""
+        return sum(call.activation_nbytes for call in self.calls)
+
+    # -- time and cost ---------------------------------------------------------------------------------------------
 
     @field(group="cost", unit="ns")
     def duration_ns(self) -> int:
         """Time of all its calls."""
         return sum(call.duration_ns for call in self.calls)
 
-    def __repr__(self) -> str:
-        return f"<Module {self.address} ({self.cls}), {self.num_calls} call(s)>"
+    @field(group="cost", unit="ns")
+    def func_duration_ns(self) -> int:
+        """Time inside the framework's functions, over all its calls."""
+        return sum(call.func_duration_ns for call in self.calls)
 
-    def __str__(self) -> str:
-        from .text import describe_record
+    @field(group="cost", unit="FLOPs")
+    def flops(self) -> int | None:
+        """Floating-point operations inside it; None where one is unknown."""
+        each = [call.flops for call in self.calls]
+        return None if None in each else sum(filter(None, each))
 
-        return describe_record(self, f"Module {self.address} ({self.cls})")
+    @field(group="cost", unit="MACs")
+    def macs(self) -> int | None:
+        """Multiply-accumulates inside it; None where one is unknown."""
+        each = [call.macs for call in self.calls]
+        return None if None in each else sum(filter(None, each))
 
-    def _repr_html_(self) -> str:
-        from .html import record_html
+    # -- identity and showing --------------------------------------------------------------------------------------
 
-        return record_html(self)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Module) and self._info is other._info
+
+    def __hash__(self) -> int:
+        return hash(id(self._info))
+
+    def _brief(self) -> str:
+        calls = f"{self.num_calls} call{'' if self.num_calls == 1 else 's'}"
+        return f"<Module {self.address} ({self.cls}), {calls}>"
 
 
 def _is_below(address: str, ancestor: str) -> bool:

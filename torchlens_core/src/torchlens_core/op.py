@@ -89,15 +89,10 @@ class Op(OpValue, OpCall, OpGraph, OpPlace):
 
     # -- showing ---------------------------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
+    def _brief(self) -> str:
         return f"<Op {self.label} {self.shape}>"
 
     def __str__(self) -> str:
         from .text import describe_op
 
         return describe_op(self)
-
-    def _repr_html_(self) -> str:
-        from .html import record_html
-
-        return record_html(self)

@@ -129,9 +129,8 @@ class OpCall(OpNode):
     @field(group="arguments")
     def constants(self) -> list[str]:
         """Where the arrays among them stand that are no Op: attributes, globals, variables of an enclosing function."""
-        sources = self._trace.program.sources
-        addresses = {source.vid: source.address for source in sources if source.kind == "const"}
-        return [addresses[vid] for vid in dict.fromkeys(self._taken) if vid in addresses]
+        unmade = {vid for vid in self._taken if self._trace.graph.node_of[vid] < 0}
+        return [source.address for source in self._trace.program.sources if source.vid in unmade] if unmade else []
 
     @field(group="arguments")
     def output_index(self) -> int:

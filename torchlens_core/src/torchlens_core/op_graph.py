@@ -46,9 +46,9 @@ class OpGraph(OpNode):
     parent_sites = parent_ops
     child_sites = child_ops
 
-    def count(self, selector: Any, matched: bool) -> int:
-        """Which match of a counting selector this is, from 1."""
-        return self._trace.count_match(selector, self._node)
+    def number_among(self, selector: Any) -> int:
+        """Which match of a selector it is in the order of the run, from 1; 0 where it is none."""
+        return self._trace.number_among(selector, self._node)
 
     @field(group="graph", in_table=False)
     def parent_arg_positions(self) -> dict[str, dict[Any, str]]:

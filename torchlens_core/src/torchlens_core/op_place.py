@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .op_node import OpNode
 from .record import field
-from .session import module_calls
+from .live_site import module_calls
 
 if TYPE_CHECKING:
     from .module import Module, ModuleCall
@@ -22,7 +22,7 @@ class OpPlace(OpNode):
     @field(group="modules")
     def modules(self) -> list[str]:
         """Labels of the module calls around it, outermost first: ``['mid:1', 'mid.blk:1']``; the model itself left out."""
-        return list(module_calls(self._scope))
+        return module_calls(self._scope)
 
     @field(group="modules")
     def module(self) -> str | None:
@@ -55,6 +55,10 @@ class OpPlace(OpNode):
         """Label of the module call around it that holds no other Op (``Linear``, ``ReLU``); None where others ran too."""
         label = self.module
         return label if label is not None and self._trace.modules.call(label).num_ops == 1 else None
+
+    def module_address(self, name: str) -> str:
+        """The address under which a module of this name is recorded."""
+        return self._trace.modules.primary(name)
 
     def module_calls(self) -> list[ModuleCall]:
         """The module calls around it, outermost first."""

@@ -27,6 +27,12 @@ class OpValue(OpNode):
         """The value as a numpy array."""
         return self._trace.value_of(self, as_numpy=True)  # type: ignore[arg-type]
 
+    def how_to_save(self) -> str:
+        """The options of ``trace`` that keep its value."""
+        label, func = self._trace.labels.layer(self._layer), self._func
+        how = f"tl.func({func.name!r})" if func is not None else f"tl.label({label!r})"
+        return f"save=True, save={how} or save={label!r}"
+
     @field(group="value")
     def has_saved_value(self) -> bool:
         """Whether its value was kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 
-class Param(Record):
-    """A parameter."""
+class State(Record):
+    """What parameters and buffers have in common: an array with an address."""
 
-    kind = "param"
+    __slots__ = ("_source", "_trace")
 
     def __init__(self, trace: Trace, source: Source) -> None:
         self._trace = trace
@@ -35,7 +34,7 @@ class Param(Record):
     @field(group="names")
     def aliases(self) -> tuple[str, ...]:
         """Other addresses of the same array (shared weights)."""
-        return self._source.aliases
+        return tuple(self._source.aliases)
 
     @field(group="names")
     def name(self) -> str:
@@ -47,122 +46,98 @@ class Param(Record):
         """Address of the module that holds it; ``self`` for the model."""
         return self._source.module or "self"
 
+    @property
+    def holders(self) -> list[str]:
+        """Addresses of all modules that hold it, that of the model being ``''``."""
+        return list(dict.fromkeys([self._source.module or "", *(a.rpartition(".")[0] for a in self._source.aliases)]))
+
     @field(group="value")
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return tuple(self._meta.shape)
 
-    @field(group="value")
+    @field(group="value", in_table=False)
     def dtype(self) -> Any:
-        """Element type."""
+        """Element type, the framework's own object (its name in a loaded trace)."""
         return self._meta.dtype
+
+    @field(group="value")
+    def dtype_name(self) -> str:
+        """Element type by the name that all frameworks share: ``float32``."""
+        return self._trace.dtype_name(self._meta.dtype)
 
     @field(group="value")
     def device(self) -> Any:
         """Where the array is."""
         return self._meta.device
 
-    @field(group="value")
-    def num_params(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
     @field(group="value", unit="bytes")
     def nbytes(self) -> int:
         """Size of the array."""
         return self._trace.nbytes(self._source.vid)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and self._source is other._source
+
+    def __hash__(self) -> int:
+        return hash(id(self._source))
+
+
+class Param(State):
+    """A parameter."""
+
+    __slots__ = ()
+    kind = "param"
+
+    @field(group="value")
+    def num_params(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
     @field(group="value")
     def is_trainable(self) -> bool:
         """Whether it asks for a gradient."""
         return self._source.trainable
 
-    @cached_property
-    def _users(self) -> list[Op]:
+    @property
+    def users(self) -> list[Op]:
+        """The Ops that took it, in the order they ran."""
         return self._trace.users_of(self._source.vid)
 
     @field(group="use")
     def used_by_ops(self) -> list[str]:
         """Labels of the Ops that took it."""
-        return [op.label for op in self._users]
+        return [op.label for op in self.users]
 
     @field(group="use")
     def used_by_layers(self) -> list[str]:
         """Labels of the layers that took it."""
-        return list(dict.fromkeys(op.layer_label for op in self._users))
+        return list(dict.fromkeys(op.layer_label for op in self.users))
 
     @field(group="use")
     def num_uses(self) -> int:
         """How many Ops took it."""
-        return len(self._users)
+        return len(self.users)
 
     @field(group="use")
     def co_params(self) -> list[str]:
         """Addresses of the parameters that were taken together with it."""
-        together = dict.fromkeys(address for op in self._users for address in op.param_addresses)
+        together = dict.fromkeys(address for op in self.users for address in op.param_addresses)
         return [address for address in together if address != self.address]
 
-    def __repr__(self) -> str:
+    def _brief(self) -> str:
         return f"<Param {self.address} {self.shape}>"
 
-    def __str__(self) -> str:
-        from .text import describe_record
 
-        return describe_record(self, f"Parameter {self.address}")
+class Buffer(State):
+    """A buffer: non-trainable state, with a version for each time that it was written. Shape and type are the first's."""
 
-    def _repr_html_(self) -> str:
-        from .html import record_html
-
-        return record_html(self)
-
-
-class Buffer(Record):
-    """A buffer: non-trainable state, with a version for each time that it was written."""
-
+    __slots__ = ("_sources",)
     kind = "buffer"
 
     def __init__(self, trace: Trace, sources: list[Source]) -> None:
-        self._trace = trace
+        super().__init__(trace, sources[0])
         self._sources = sources  # one for each version
-
-    @property
-    def _meta(self) -> Meta:
-        return Meta(*self._trace.program.metas[self._sources[0].vid])
-
-    @field(group="names")
-    def address(self) -> str:
-        """``bn.running_mean``"""
-        return self._sources[0].address
-
-    @field(group="names")
-    def aliases(self) -> tuple[str, ...]:
-        """Other addresses of the same array."""
-        return self._sources[0].aliases
-
-    @field(group="names")
-    def name(self) -> str:
-        """Last part of the address."""
-        return self.address.rpartition(".")[2]
-
-    @field(group="names")
-    def module_address(self) -> str:
-        """Address of the module that holds it; ``self`` for the model."""
-        return self._sources[0].module or "self"
-
-    @field(group="value")
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return tuple(self._meta.shape)
-
-    @field(group="value")
-    def dtype(self) -> Any:
-        """Element type."""
-        return self._meta.dtype
-
-    @field(group="value", unit="bytes")
-    def nbytes(self) -> int:
-        """Size of the array."""
-        return self._trace.nbytes(self._sources[0].vid)
 
     @field(group="use")
     def num_versions(self) -> int:
@@ -172,7 +147,7 @@ class Buffer(Record):
     @field(group="use")
     def was_read_or_written(self) -> bool:
         """Whether the run touched it."""
-        return self._sources[0].row >= 0
+        return self._source.row >= 0
 
     @property
     def versions(self) -> list[Op]:
@@ -181,19 +156,20 @@ class Buffer(Record):
         return [Op(self._trace, node) for node in nodes if node >= 0]
 
     @field(group="use")
+    def version_labels(self) -> list[str]:
+        """Labels of these Ops."""
+        return [op.layer_label for op in self.versions]
+
+    @field(group="use")
     def written_by(self) -> list[str]:
         """Labels of the Ops that wrote it."""
-        return [parent for op in self.versions[1:] for parent in op.parents]
+        return [parent for op in self.versions if op.buffer_version != 1 for parent in op.parents]
 
-    def __repr__(self) -> str:
-        return f"<Buffer {self.address} {self.shape}, {self.num_versions} version(s)>"
+    @field(group="use")
+    def used_by_ops(self) -> list[str]:
+        """Labels of the Ops that read it, in any version."""
+        return list(dict.fromkeys(child for op in self.versions for child in op.children))
 
-    def __str__(self) -> str:
-        from .text import describe_record
-
-        return describe_record(self, f"Buffer {self.address}")
-
-    def _repr_html_(self) -> str:
-        from .html import record_html
-
-        return record_html(self)
+    def _brief(self) -> str:
+        versions = f"{self.num_versions} version{'' if self.num_versions == 1 else 's'}"
+        return f"<Buffer {self.address} {self.shape}, {versions}>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SelectorError
-from .selectors import LABEL_PATTERN, STATIC, Names, Selector, label, module, settled_by_modules
+from .selectors import LABEL_PATTERN, STATIC, Names, Nth, Selector, label, module, settled_by_modules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,26 +31,35 @@ class Keep:
         """Whether the array itself is kept, so that no copy is needed."""
         return self.transform is None and self.dtype is None and self.device is None
 
+    @property
+    def waits_for_children(self) -> bool:
+        """Whether an Op that nothing takes is surely not meant."""
+        reads = self.selector.reads if self.selector is not None else frozenset()
+        return "children" in reads and "label" not in reads
+
 
 SaveSpec = bool | str | Selector | Keep | Iterable[str | Selector | Keep]
 
 
 def keep(
-    selector: Selector | None = None,
+    selector: Selector | str | None = None,
     *,
     transform: Callable[[Any], Any] | None = None,
     dtype: Any = None,
     device: Any = None,
 ) -> Keep:
     """``save=tl.keep(tl.func('relu'), transform=lambda t: t.mean((2, 3)), dtype='float16')``: keep less of each value."""
-    return Keep(selector, transform, dtype, device)
+    return Keep(_Name(selector) if isinstance(selector, str) else selector, transform, dtype, device)
 
 
 PLAIN = Keep()
 
 
 class Decision:
-    """What to do with one operation. ``save`` is a Keep, None, or for a candidate (decided after the run) a Keep too."""
+    """What to do with one Op: what to keep of it (None: nothing), and whether to stop there.
+
+    ``is_candidate``: what is kept is decided about after the run.
+    """
 
     __slots__ = ("is_candidate", "keep", "slow", "stop")
 
@@ -93,6 +102,8 @@ class Plan:
         self.saves_everything = any(item.selector is None for item in self.keeps)
         self.is_static = self.reads <= STATIC | {"output_of"}  # modules answer when they return
         self.asks_modules = "output_of" in self.reads  # answered when a module returns
+        parts = [part for selector in self.selectors for part in selector.parts()]
+        self._counted = list(dict.fromkeys(part.inner for part in parts if isinstance(part, Nth)))
 
     def bind(self, names: Names) -> None:
         """Resolve strings to labels and addresses of this model; raise SelectorError for what it cannot have."""
@@ -103,6 +114,8 @@ class Plan:
 
     def decide(self, site: Any) -> Decision:
         """The answer for one site: a live one, or one of a pair (function, scope) when the plan is static."""
+        for counted in self._counted:  # at every site, whatever else the selectors that count are combined with
+            site.number_among(counted)
         stop = self.halt is not None and self.halt.matches(site) is True
         candidate: Keep | None = None
         for item in self.keeps:
@@ -155,7 +168,7 @@ def _by_name(selector: Selector | None, modules: frozenset[str]) -> Selector | N
     if not isinstance(selector, _Name):
         return selector
     text = selector.text
-    if text in modules or text == "self" or text.rpartition(":")[0] in modules:
+    if text and (text == "self" or text.partition(":")[0] in modules):
         return module(text)
     if LABEL_PATTERN.match(text):
         return label(text)

@@ -13,13 +13,20 @@ from typing import Any, ClassVar, NamedTuple
 from .errors import OptionError, nearest
 
 
+# Headings under which fields are printed and documented, in this order.
+GROUPS = (
+    "names", "run", "place", "class", "value", "function", "arguments", "source", "parameters", "calls", "contents",
+    "tree", "graph", "modules", "conditionals", "use", "counts", "memory", "time", "cost",
+)  # fmt: skip
+
+
 class Field(NamedTuple):
     """One declared field of a record class."""
 
     name: str
     type: str
     unit: str  # 'bytes', 'ns', 'FLOPs' ...; '' where it has none
-    group: str  # heading under which it is printed and documented
+    group: str  # one of GROUPS
     doc: str
     in_table: bool  # whether data frames have a column of it
 
@@ -28,7 +35,7 @@ class field(property):  # noqa: N801  (used as a decorator, like property)
     """A property that is a declared field: ``@field(group="graph", unit="edges")``."""
 
     def __init__(
-        self, fget: Callable[[Any], Any] | None = None, *, group: str = "", unit: str = "", in_table: bool = True
+        self, fget: Callable[[Any], Any] | None = None, *, group: str, unit: str = "", in_table: bool = True
     ) -> None:
         super().__init__(fget)
         self.group = group
@@ -53,7 +60,7 @@ class Record:
 
     @classmethod
     def fields(cls) -> tuple[Field, ...]:
-        """The declared fields, those of a group together."""
+        """The declared fields, by group."""
         if cls not in _FIELDS:
             _FIELDS[cls] = _declared(cls)
         return _FIELDS[cls]
@@ -73,6 +80,25 @@ class Record:
                 raise OptionError(f"{type(self).__name__} has no field {name!r}.{nearest(name, known)}")
         return {name: getattr(self, name) for name in wanted}
 
+    def _brief(self) -> str:
+        """One line that says what it is: ``<Param fc.weight (10, 5)>``."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        from .draw.untrusted import visible
+
+        return visible(self._brief())
+
+    def __str__(self) -> str:
+        from .text import describe_record
+
+        return describe_record(self)
+
+    def _repr_html_(self) -> str:
+        from .html import record_html
+
+        return record_html(self)
+
 
 _FIELDS: dict[type[Record], tuple[Field, ...]] = {}
 
@@ -83,5 +109,4 @@ def _declared(cls: type[Record]) -> tuple[Field, ...]:
         for name, value in vars(base).items():
             if isinstance(value, field):
                 declared.setdefault(name, value.declare(name))
-    groups = list(dict.fromkeys(f.group for f in declared.values()))
-    return tuple(sorted(declared.values(), key=lambda f: groups.index(f.group)))
+    return tuple(sorted(declared.values(), key=lambda f: GROUPS.index(f.group)))

@@ -55,13 +55,16 @@ class _Sites:
                 outer = tuple(positions[depth + 1 :])
                 loops += [(outer, id(call[0]), start) for start in loops_around(*call)]
         self.loops.append(tuple(loops))
-        # Of a function that calls itself only the innermost frame counts.
-        seen: set[Hashable] = set()
-        chain = []
+        # Of a function that calls itself only the innermost frame counts, and nothing on the way to it.
+        chain: list[int] = []
+        depth_of: dict[Hashable, int] = {}
         for frame, position in zip(frames, positions, strict=True):
             code = (frame.file, frame.function, frame.first_line)
-            if code not in seen:
-                seen.add(code)
+            if code in depth_of:
+                del chain[depth_of[code] + 1 :]
+                depth_of = {other: depth for other, depth in depth_of.items() if depth < len(chain)}
+            else:
+                depth_of[code] = len(chain)
                 chain.append(position)
         self.chain.append(tuple(chain))
 

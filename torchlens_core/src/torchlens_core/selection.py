@@ -82,4 +82,12 @@ class Selection:
         return f"<Selection of {len(self)}: {self.selector!r}>"
 
     def __str__(self) -> str:
-        return f"{self.selector!r}: {len(self)} Op(s)\n{self.show()}"
+        return f"{self._count()}\n{self.show()}" if self._ops else self._count()
+
+    def _repr_html_(self) -> str:
+        from .html import list_html
+
+        return list_html(self._count(), self._ops)
+
+    def _count(self) -> str:
+        return f"{self.selector!r}: {len(self)} Op{'' if len(self) == 1 else 's'}"

@@ -70,7 +70,7 @@ class Selector(ABC):
 
     def nth(self, number: int) -> Selector:
         """The ``number``-th match in the order of the run, from 1; works while the model runs, where labels do not."""
-        return _Nth(self, number)
+        return Nth(self, number)
 
     def sites(self, trace: Trace) -> Selection:
         """The Ops of a trace that match."""
@@ -159,7 +159,9 @@ class _Not(Selector):
 
 
 @dataclass(frozen=True)
-class _Nth(Selector):
+class Nth(Selector):
+    """One match of another selector, by its number in the order of the run."""
+
     inner: Selector
     number: int
 
@@ -173,8 +175,8 @@ class _Nth(Selector):
         object.__setattr__(self, "reads", self.inner.reads | {"count"})
 
     def matches(self, site: Any) -> bool | None:
-        matched = self.inner.matches(site)
-        return bool(site.count(self, matched) == self.number) if matched else matched
+        number = site.number_among(self.inner)
+        return None if number is None else bool(number == self.number)
 
     def check(self, names: Names) -> None:
         self.inner.check(names)
@@ -245,10 +247,19 @@ class _Output(Selector):
 
 @dataclass(frozen=True)
 class _ByAddress(Selector):
-    address: str
+    address: str  # 'layer1.0', with the number of a call 'layer1.0:2'; the model is 'self'
+
+    def __post_init__(self) -> None:
+        name, _, number = self.address.partition(":")
+        object.__setattr__(self, "_name", "" if name == "self" else name)
+        object.__setattr__(self, "_number", number)
+
+    def wanted(self, site: Any) -> tuple[str, str]:
+        """Address and number of the call ('' for any), under the names by which modules are recorded."""
+        return site.module_address(self._name), self._number  # type: ignore[attr-defined]
 
     def check(self, names: Names) -> None:
-        if _root_to_empty(self.address.split(":")[0]) not in names.modules:
+        if self._name not in names.modules:  # type: ignore[attr-defined]
             raise SelectorError(
                 f"The model has no module {self.address!r}.{nearest(self.address, names.modules)} "
                 "print(trace.modules) lists all addresses; 'self' is the model itself."
@@ -257,11 +268,14 @@ class _ByAddress(Selector):
 
 class _InModule(_ByAddress):
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "reads", frozenset({"scope", "call"} if ":" in self.address else {"scope"}))
 
     def matches(self, site: Any) -> bool | None:
-        address = _root_to_empty(self.address)
-        return not address or any(call == address or call.split(":")[0] == address for call in site.modules)
+        address, number = self.wanted(site)
+        if not address and number in ("", "1"):
+            return True
+        return any(_is_call(label, address, number) for label in site.modules)
 
     def __repr__(self) -> str:
         return f"in_module({self.address!r})"
@@ -271,23 +285,22 @@ class _Module(_ByAddress):
     reads = frozenset({"scope", "output_of"})
 
     def matches(self, site: Any) -> bool | None:
-        address, _, number = self.address.partition(":")
-        wanted = f"{address or 'self'}:{number}" if number else None
-        calls = site.output_of_module_calls
-        if any(call == wanted if wanted else call.rpartition(":")[0] == (address or "self") for call in calls):
+        address, number = self.wanted(site)
+        labels = site.returned if site.is_live else site.output_of_module_calls
+        if any(_is_call(label, address, number) for label in labels):
             return True
-        return None if site.is_live and _inside(site, _root_to_empty(address)) else False
+        if not site.is_live:
+            return False
+        return None if not address or any(_is_call(label, address, "") for label in site.modules) else False
 
     def __repr__(self) -> str:
         return f"module({self.address!r})"
 
 
-def _root_to_empty(address: str) -> str:
-    return "" if address == "self" else address
-
-
-def _inside(site: Any, address: str) -> bool:
-    return not address or any(call.rpartition(":")[0] == address for call in site.modules)
+def _is_call(label: str, address: str, number: str) -> bool:
+    """Whether a label names a call of the module: the one of that number, any for ''."""
+    name, _, call = label.rpartition(":")
+    return name == (address or "self") and number in ("", call)
 
 
 # -- what it is called -------------------------------------------------------------------------------------------------
@@ -299,10 +312,10 @@ class _Label(Selector):
     reads = frozenset({"func", "label"})
 
     def matches(self, site: Any) -> bool | None:
-        if site.label is not None:
-            return self.name in (site.label, site.layer_label, site.label_short, site.layer_label_short)
-        match = LABEL_PATTERN.match(self.name)
-        return None if match is None or match["type"] == site.type else False
+        if site.is_live:
+            match = LABEL_PATTERN.match(self.name)
+            return None if match is None or match["type"] == site.type else False
+        return self.name in (site.label, site.layer_label, site.label_short, site.layer_label_short)
 
     def check(self, names: Names) -> None:
         match = LABEL_PATTERN.match(self.name)
@@ -310,6 +323,11 @@ class _Label(Selector):
             raise SelectorError(
                 f"{self.name!r} is no label: labels look like 'relu_1_2', 'relu_1' or 'relu_1_2:1'. "
                 "For a module use tl.module(address), for a function tl.func(name)."
+            )
+        if not names.has_function(match["type"]):
+            raise SelectorError(
+                f"No function is of type {match['type']!r}, so there can be no {self.name!r}."
+                f"{nearest(match['type'], names.functions())}"
             )
 
     def __repr__(self) -> str:
@@ -322,7 +340,7 @@ class _Contains(Selector):
     reads = frozenset({"label"})
 
     def matches(self, site: Any) -> bool | None:
-        return None if site.label is None else self.text.lower() in site.label.lower()
+        return None if site.is_live else self.text.lower() in site.label.lower()
 
     def __repr__(self) -> str:
         return f"contains({self.text!r})"
@@ -340,7 +358,7 @@ class _Regex(Selector):
             raise SelectorError(f"{self.pattern!r} is no regular expression: {error}.") from None
 
     def matches(self, site: Any) -> bool | None:
-        return None if site.label is None else self._compiled.search(site.label) is not None  # type: ignore[attr-defined]
+        return None if site.is_live else self._compiled.search(site.label) is not None  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"regex({self.pattern!r})"

@@ -6,18 +6,19 @@ to one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from time import perf_counter_ns
 from typing import Any, Final
 
 from .backend import Arrays, Discovery
+from .live_site import LiveSite, output_site, row_site, source_site
 from .plan import ASK, NOTHING, SAVE, Decision, Keep, Plan
 from .program import Event, Func, Meta, Output, Outs, Row, Scope, ScopeKind, Source, SourceKind, walk_outs
-from .selectors import NotYetKnown
+from .selectors import Selector
 
-NEEDS: Final = frozenset(
-    {"sites", "replay", "kernels"}
-)  # call sites; what an exact replay needs; kernels below each op
+# Call sites; what an exact replay needs; names of the kernels below each Op; a row for each kernel.
+NEEDS: Final = frozenset({"sites", "replay", "kernels", "kernel rows"})
 
 
 class Halt(BaseException):
@@ -54,17 +55,22 @@ class Session:
         self.values: dict[int, Any] = {}
         self.kept_order: list[int] = []  # vids of `values` in the order in which they were kept
         self.kept_results: dict[int, Any] = {}  # results of Keep.transform, dtype, device: no longer the Op's own array
-        self.candidates: dict[int, int] = {}  # vid -> number of rows when it was kept; decided after the run
+        self.candidates: set[int] = set()  # vids that were kept and are decided about after the run
         self.constants: dict[int, Any] = {}  # closed-over arrays and those of unknown origin, when a replay is wanted
         self.outputs: list[Output] = []
         self.halted_vid = -1
         self.facts: dict[str, Any] = {}
         self._calls: dict[str, int] = {}
-        self._memos: dict[str, dict[Any, Decision]] = {}  # by address: a static plan answers alike in all calls of a module
+        self.addresses = {alias: info.address for info, _ in discovery.modules for alias in info.aliases}  # of aliases
+        self.numbers: dict[Selector, Numbering] = {}  # of selectors that are counted
+        self._memos: dict[
+            tuple[int, str], dict[Any, Decision]
+        ] = {}  # by the addresses of the modules around, see `enter`
         self._site_ids: dict[Any, int] = {}
-        self._counts: dict[Any, set[int]] = {}
-        self._makers: dict[int, int] = {}  # vid -> row or ~source, only for selectors that ask for parents
-        self.tracks_makers = "parents" in self.plan.reads
+        self._source_of: dict[int, Source] = {}  # by vid; filled when asked for
+        self._num_sources_known = 0
+        self._makers: dict[int, int] = {}  # vid -> row, only for selectors that ask for parents
+        self._waiting: deque[tuple[int, int]] = deque()  # (rows that had run, vid) of candidates for `followed_by`
         if plan.selectors:
             self.default = None if plan.is_static else ASK
         else:
@@ -73,6 +79,11 @@ class Session:
 
     def _saves_all_plainly(self) -> bool:
         return self.plan.saves_everything and self.plan.keeps[0].is_plain
+
+    @property
+    def _same_for_all(self) -> Decision | None:
+        """The answer for everything, where there is one."""
+        return None if self.default is ASK else self.default
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -84,47 +95,58 @@ class Session:
         parent = self.scope if scopes else None
         scope = Scope(len(scopes), kind, address, cls, parent, site, number)
         scope.first_row = len(self.rows)
-        memo = self._memos.get(address)
+        # A static plan answers alike wherever the addresses around are the same, so that calls share what is known.
+        place = (id(parent.memo) if parent is not None else 0, address)
+        memo = self._memos.get(place)
         if memo is None:
-            memo = self._memos[address] = {}
+            memo = self._memos[place] = {}
         scope.memo = memo
         scope.start_ns = perf_counter_ns()
         scopes.append(scope)
         self.scope = scope
         return scope
 
-    def exit(self, scope: Scope, outs: Outs) -> Decision:
-        """Close a scope that returned ``outs``. With ``decision.keep`` its arrays are to be kept (``keep_output``)."""
+    def exit(self, scope: Scope, outs: Outs) -> dict[int, Decision]:
+        """Close a scope that returned ``outs``. What is still to be done with its arrays, by vid: most often nothing."""
         scope.outs = outs
         scope.last_row = len(self.rows)
         scope.end_ns = perf_counter_ns()
         self.scope = scope.parent or scope
-        if not self.plan.asks_modules or scope.kind != "module":
-            return NOTHING
-        for vid, _ in walk_outs(outs):
-            if vid is not None:
-                decision = self.plan.decide(ReturnedSite(self, vid, scope))
-                if decision.keep is not None or decision.stop:
-                    return decision
-        return NOTHING
+        is_root = scope.parent is None
+        if scope.kind != "module" or not (is_root or self.plan.asks_modules):
+            return {}
+        decisions: dict[int, list[Decision]] = {}
+        for position, vid in enumerate(vid for vid, _ in walk_outs(outs) if vid is not None):
+            asked = decisions.setdefault(vid, [])
+            if self.plan.asks_modules:
+                site = self.maker(vid, (scope.call_label,))
+                asked += [self.plan.decide(site)] if site is not None else []
+            if is_root:
+                known = self._same_for_all
+                asked.append(known if known is not None else self.plan.decide(output_site(self, position, vid)))
+        joined = {vid: self._joined(vid, asked) for vid, asked in decisions.items()}
+        return {vid: decision for vid, decision in joined.items() if decision.keep is not None or decision.stop}
+
+    def _joined(self, vid: int, decisions: Iterable[Decision]) -> Decision:
+        """One decision for an array that was asked about in several roles; one that is kept already stays."""
+        stop = any(decision.stop for decision in decisions)
+        kept = vid in self.values or vid in self.kept_results
+        for decision in decisions:
+            if decision.keep is not None and not kept:
+                return Decision(decision.keep, is_candidate=decision.is_candidate, stop=stop)
+        return Decision(None, stop=stop)
 
     def abandon(self, scope: Scope) -> None:
-        """Close a scope that raised."""
-        self.exit(scope, None)
+        """Close a scope that raised; one that is closed stays as it is."""
+        if not scope.end_ns:
+            self.exit(scope, None)
 
     def source(self, kind: SourceKind, address: str, meta: Meta, **facts: Any) -> int:
         """Note an array that no row made; returns its vid."""
         vid = len(self.metas)
         self.metas.append(meta)
         self.sources.append(Source(kind, address, vid, **facts))
-        if self.tracks_makers:
-            self._makers[vid] = ~(len(self.sources) - 1)
         return vid
-
-    def index_sources(self) -> None:
-        """To be called when a backend has appended to ``sources`` and ``metas`` itself, in bulk."""
-        if self.tracks_makers:
-            self._makers.update((source.vid, ~index) for index, source in enumerate(self.sources))
 
     def site(self, key: Any, calls: Callable[[], tuple[Any, ...]]) -> int:
         """The number of a call site, by a hashable key; ``calls`` gives its payload the first time."""
@@ -149,26 +171,60 @@ class Session:
         """The answer for all calls of a function in a scope; ``slow`` says that each has to be asked (``decide_op``)."""
         decision = self.default
         if decision is None:
-            decision = self.plan.decide(LiveSite(self, func, scope, len(self.rows)))
+            decision = self.plan.decide(LiveSite(self, func, scope))
         scope.memo[func] = decision
         return decision
 
-    def decide_op(self, row: Row, vid: int, output: int, is_multi: bool, array: Any) -> Decision:
+    def decide_op(self, vid: int, array: Any) -> Decision:
         """The answer for one array that a row just returned; the row has been appended."""
-        if self.tracks_makers:
+        if "parents" in self.plan.reads:
             self._makers[vid] = len(self.rows) - 1
-        site = LiveSite(self, row[0], row[5], len(self.rows) - 1, row=row, vid=vid, array=array)
-        site.output_index = output
-        site.in_multi_output = is_multi
-        return self.plan.decide(site)
+        return self.plan.decide(row_site(self, len(self.rows) - 1, vid, array))
 
     def decide_source(self, vid: int, array: Any) -> Decision:
         """The answer for an input, a buffer or an array of unknown origin."""
-        if self.default is not None and self.default is not ASK:
-            return self.default
-        kind = self.sources[~self._makers[vid]].kind if self.tracks_makers else self.sources[-1].kind
-        func = Func(None, kind, "source" if kind == "unknown" else kind)
-        return self.plan.decide(LiveSite(self, func, self.scopes[0], len(self.rows), vid=vid, array=array))
+        known = self._same_for_all
+        return known if known is not None else self.plan.decide(source_site(self, self._sources_by_vid[vid], array))
+
+    @property
+    def _sources_by_vid(self) -> dict[int, Source]:
+        new = self.sources[self._num_sources_known :]
+        self._source_of.update((source.vid, source) for source in new)
+        self._num_sources_known = len(self.sources)
+        return self._source_of
+
+    def number(self, selector: Selector, site: LiveSite) -> int | None:
+        """Which match of a selector a site is, from 1; 0 where it is none, None where that is not known yet."""
+        numbering = self.numbers.setdefault(selector, Numbering())
+        if site.key not in numbering.of:
+            numbering.add(site.key, selector.matches(site))
+        return numbering.of[site.key]
+
+    def maker(self, vid: int, returned: tuple[str, ...] = ()) -> LiveSite | None:
+        """The site that made an array, for selectors that ask for parents or for what a module returned.
+
+        None for parameters and constants, which are no Ops.
+        """
+        source = self._sources_by_vid.get(vid)
+        if source is not None:
+            site = source_site(self, source) if source.kind in ("input", "buffer", "unknown") else None
+            if site is not None:
+                site.returned = returned
+            return site
+        index = self._makers[vid] if vid in self._makers else self._find_maker(vid)
+        return None if index is None else row_site(self, index, vid, returned=returned)
+
+    def _find_maker(self, vid: int) -> int | None:
+        """Looked for backwards: what a module returns was mostly made just before."""
+        for index in range(len(self.rows) - 1, -1, -1):
+            outs = self.rows[index][4]
+            if outs == vid or (isinstance(outs, tuple) and any(made == vid for made, _ in walk_outs(outs))):
+                return index
+        return None
+
+    def first_output(self, row: int) -> int:
+        """The vid of the first array that a row returned."""
+        return next(vid for vid, _ in walk_outs(self.rows[row][4]) if vid is not None)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -183,9 +239,10 @@ class Session:
         else:
             self.kept_results[vid] = self._result(keep, array)
         if decision.is_candidate:
-            self.candidates[vid] = len(self.rows)
-            if self.plan.lookback is not None:
-                self._forget_old_candidates(self.plan.lookback)
+            self.candidates.add(vid)
+            if self.plan.lookback is not None and keep.waits_for_children:
+                self._waiting.append((len(self.rows), vid))
+                self._forget_unfollowed(self.plan.lookback)
 
     def _result(self, keep: Keep, array: Any) -> Any:
         arrays = self.arrays
@@ -197,141 +254,40 @@ class Session:
         cast = arrays.cast(result, keep.dtype, keep.device)
         return arrays.copy(cast) if cast is result else cast
 
-    def _forget_old_candidates(self, lookback: int) -> None:
-        oldest = len(self.rows) - lookback
-        for vid in [vid for vid, row in self.candidates.items() if row < oldest]:
-            if not self._has_follower(vid):
-                del self.candidates[vid]
-                self.values.pop(vid, None)
-                self.kept_results.pop(vid, None)
+    def _forget_unfollowed(self, lookback: int) -> None:
+        """Drop the candidates that none of the ``lookback`` calls after them took."""
+        while self._waiting and self._waiting[0][0] + lookback <= len(self.rows):
+            start, vid = self._waiting.popleft()
+            if not any(vid in row[3] for row in self.rows[start : start + lookback]):
+                self.drop(vid)
 
-    def _has_follower(self, vid: int) -> bool:
-        """Whether one of the recent rows took the candidate's array, so that it may be one after all."""
-        return any(vid in row[3] for row in self.rows[self.candidates[vid] :])
-
-    def count(self, selector: Any, key: int) -> int:
-        """Which match of a selector this is, from 1."""
-        seen = self._counts.setdefault(selector, set())
-        seen.add(key)
-        return len(seen)
-
-    def maker(self, vid: int) -> LiveSite | None:
-        """The site that made an array, for selectors that ask for parents or for what a module returned."""
-        index = self._makers.get(vid) if self.tracks_makers else self._find_maker(vid)
-        if index is None:
-            return None
-        if index < 0:
-            kind = self.sources[~index].kind
-            func = Func(None, kind, "source" if kind == "unknown" else kind)
-            return LiveSite(self, func, self.scopes[0], 0, vid=vid)
-        row = self.rows[index]
-        return LiveSite(self, row[0], row[5], index, row=row, vid=vid)
-
-    def _find_maker(self, vid: int) -> int | None:
-        """Looked for backwards: what a module returns was mostly made just before."""
-        for index in range(len(self.rows) - 1, -1, -1):
-            outs = self.rows[index][4]
-            if outs == vid or (isinstance(outs, tuple) and any(made == vid for made, _ in walk_outs(outs))):
-                return index
-        return next((~index for index, source in enumerate(self.sources) if source.vid == vid), None)
+    def drop(self, vid: int) -> None:
+        """Let a candidate go."""
+        self.candidates.discard(vid)
+        self.values.pop(vid, None)
+        self.kept_results.pop(vid, None)
 
 
-class LiveSite:
-    """An Op while the model runs: what a selector can ask of it. Attributes have the names that an Op's have."""
+class Numbering:
+    """Numbers the matches of one selector in the order in which they are asked about.
 
-    is_live: Final = True
-    label: Final = None
-    layer_label: Final = None
+    Attributes:
+        of: key of a site -> its number, 0 where it does not match, None where that is not known yet.
+        is_complete: whether all sites so far could be told.
+    """
 
-    def __init__(
-        self,
-        session: Session,
-        func: Func,
-        scope: Scope,
-        index: int,
-        *,
-        row: Row | None = None,
-        vid: int = -1,
-        array: Any = None,
-    ) -> None:
-        self._session = session
-        self._row = row
-        self._vid = vid
-        self._array = array
-        self._index = index
-        self._scope = scope
-        self.func_name = func.name
-        self.type = func.type
-        self.output_index = 0
-        self.in_multi_output = False
-        self.output_name: str | None = None
-        self.output_of_module_calls: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        self.of: dict[Hashable, int | None] = {}
+        self._matches: int | None = 0
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """Labels of the module calls around it, outermost first."""
-        return module_calls(self._scope)
+    def is_complete(self) -> bool:
+        return self._matches is not None
 
-    @property
-    def module(self) -> str | None:
-        modules = self.modules
-        return modules[-1] if modules else None
-
-    @property
-    def out(self) -> Any:
-        """The value, in the framework's own type."""
-        if self._array is None:
-            raise NotYetKnown("out")
-        return self._array
-
-    @property
-    def _meta(self) -> Meta:
-        if self._vid < 0:
-            raise NotYetKnown("shape")
-        return self._session.metas[self._vid]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._meta[0])
-
-    @property
-    def dtype(self) -> Any:
-        return self._meta[1]
-
-    @property
-    def device(self) -> Any:
-        return self._meta[2]
-
-    def parent_sites(self) -> Iterable[LiveSite]:
-        makers = (self._session.maker(vid) for vid in (self._row[3] if self._row is not None else ()))
-        return (site for site in makers if site is not None)
-
-    def count(self, selector: Any, matched: bool) -> int:
-        """Which match of a counting selector this is."""
-        return self._session.count(selector, self._vid)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise NotYetKnown(name)
-
-
-class ReturnedSite(LiveSite):
-    """An Op whose array a module just returned."""
-
-    def __init__(self, session: Session, vid: int, scope: Scope) -> None:
-        made_by = session.maker(vid)
-        func = Func(None, made_by.func_name if made_by else "unknown", made_by.type if made_by else "unknown")
-        super().__init__(session, func, made_by._scope if made_by else scope, made_by._index if made_by else 0,
-                         row=made_by._row if made_by else None, vid=vid)  # fmt: skip
-        self.output_of_module_calls = (scope.call_label,)
-
-
-def module_calls(scope: Scope | None) -> tuple[str, ...]:
-    """Labels of the module calls from the model (left out) down to a scope."""
-    labels: list[str] = []
-    while scope is not None and scope.parent is not None:
-        if scope.kind == "module":
-            labels.append(scope.call_label)
-        scope = scope.parent
-    return tuple(reversed(labels))
+    def add(self, key: Hashable, matched: bool | None) -> None:
+        """Note whether the next site matches. After one that cannot tell yet no number is known."""
+        if matched is None:
+            self._matches = None
+        elif matched and self._matches is not None:
+            self._matches += 1
+        self.of[key] = 0 if matched is False else self._matches

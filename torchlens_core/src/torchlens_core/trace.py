@@ -45,23 +45,34 @@ class Trace(TraceFacts):
         if isinstance(query, str):
             from .selectors import label, module
 
-            query = label(query) if LABEL_PATTERN.match(query) else module(query)
-        self._counts.clear()
-        return Selection(query, [op for op in self if query.matches(op)])
+            is_module = query in self.modules or query in self.modules.calls
+            query = label(query) if LABEL_PATTERN.match(query) and not is_module else module(query)
+        self.numbers.clear()
+        hidden = self.structure.hidden
+        sites = (Op(self, node) for node in range(len(self.graph)) if not hidden[node])
+        return Selection(query, [op for op in sites if query.matches(op)])
 
-    def count_match(self, selector: Any, node: int) -> int:
-        """Which match of a counting selector a node is, from 1."""
-        seen = self._counts.setdefault(selector, set())
-        seen.add(node)
-        return len(seen)
+    def number_among(self, selector: Selector, node: int) -> int:
+        """Which match of a selector a node is, in the order of the run and from 1; 0 where it is none."""
+        numbers = self.numbers.get(selector)
+        if numbers is None:
+            matching = (node for node in range(len(self.graph)) if selector.matches(Op(self, node)))
+            numbers = self.numbers[selector] = {node: number for number, node in enumerate(matching, start=1)}
+        return numbers.get(node, 0)
 
     # -- showing and keeping ---------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """A table of the top-level modules, and totals."""
+    def summary(self, level: str = "overview") -> str:
+        """A table of the top-level modules, and totals; other levels: see :func:`torchlens_core.summary.summary`."""
         from .summary import summary
 
-        return summary(self)
+        return summary(self, level)
+
+    def show_call_tree(self, depth: int | None = None) -> str:
+        """The module calls as a tree, with their durations; ``depth`` levels of it."""
+        from .call_tree import call_tree
+
+        return call_tree(self, depth)
 
     def to_pandas(self) -> Any:
         """A data frame with one row an Op."""
@@ -79,7 +90,7 @@ class Trace(TraceFacts):
 
         return save(self, path, **options)
 
-    def __repr__(self) -> str:
+    def _brief(self) -> str:
         state = "halted" if self.halted else "partial" if self.is_partial else "complete"
         return (
             f"<Trace of {self.model_name} ({self.backend_name}): {self.num_ops} ops, {self.num_layers} layers, {state}>"

@@ -18,7 +18,7 @@ from .labels import Labels
 from .layer import Layer
 from .location import CodeLocation
 from .lookup import Lookup
-from .module import ModuleCall
+from .module_call import ModuleCall
 from .op import Op
 from .param import Buffer, Param
 from .program import HOLE, Event, Program, Scope, fill, walk_outs
@@ -41,7 +41,7 @@ class TraceBase(Record):
         self.values = values
         self.structure = structure
         self.backend = backend  # None in a loaded trace until a backend is asked for
-        self._counts: dict[Any, set[int]] = {}
+        self.numbers: dict[Any, dict[int, int]] = {}  # selector that is counted -> node -> number
 
     # -- what it is made of ----------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class TraceBase(Record):
         """The kept value of an Op."""
         vid = self.graph.vids[op.raw_index]
         if vid not in self.values:
-            raise ValueNotSaved(f"The value of {op.label} was not saved. Run the trace again with {how_to_save(op)}.")
+            raise ValueNotSaved(f"The value of {op.label} was not saved. Run the trace again with {op.how_to_save()}.")
         return self.values.numpy(vid) if as_numpy else self.values[vid]
 
     def nbytes(self, vid: int) -> int:
@@ -192,6 +192,18 @@ class TraceBase(Record):
             scope = scope.parent
         return [CodeLocation(frame, self.program.source) for frame in frames]
 
+    @cached_property
+    def calls_inside(self) -> dict[int, list[Scope]]:
+        """Scope of a module call -> the module calls directly inside it, in order."""
+        inside: dict[int, list[Scope]] = defaultdict(list)
+        for scope in self.program.scopes:
+            parent = scope.parent
+            while parent is not None and parent.kind != "module":
+                parent = parent.parent
+            if scope.kind == "module" and parent is not None:
+                inside[parent.index].append(scope)
+        return inside
+
     def row_position(self, node: int) -> int:
         """The number of rows that had run when a node came to be."""
         graph = self.graph
@@ -201,6 +213,7 @@ class TraceBase(Record):
 
     @cached_property
     def param_of_vid(self) -> dict[int, Param]:
+        """Value id -> the parameter that it is."""
         by_address = {param.address: param for param in self.params}
         return {s.vid: by_address[s.address] for s in self.program.sources if s.kind == "param"}
 
@@ -236,9 +249,3 @@ class TraceBase(Record):
                     if self.graph.node_of[vid] >= 0:
                         taken[self.graph.node_of[vid]].append(scope.call_label)
         return taken
-
-
-def how_to_save(op: Op) -> str:
-    """The options that would have kept an Op's value."""
-    how = f"tl.func({op.func_name!r})" if op.is_compute else f"tl.label({op.layer_label!r})"
-    return f"save=True, save={how} or save={op.layer_label!r}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from .costs import Cost, total
 from .graph import Kind
-from .layer import Layer
+
 from .op import Op
 from .record import field
 from .trace_base import TraceBase

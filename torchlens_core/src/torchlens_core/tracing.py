@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from .backend import Backend, Call, Discovery
 from .errors import BackendError, NothingCaptured, SelectorWarning
+from .graph import Kind
 from .op import Op
 from .plan import Plan, SaveSpec
 from .plugins import choose_backend, get_backend
@@ -118,7 +119,7 @@ def run(
 ) -> tuple[Trace, Any]:
     """One captured run: the trace, and what the model returned."""
     discovery = discovery or backend.discover(call)
-    plan.bind(Names(discovery.addresses(), lambda name: name in backend.function_names(), backend.function_names))
+    plan.bind(_names(backend, discovery))
     session = Session(plan, backend.arrays, discovery, needs=needs)
     session.facts["started_at"] = time.time()
     start = time.perf_counter_ns()
@@ -141,6 +142,13 @@ def run(
             "Is the model written in another framework, or does it run in another process?"
         )
     return finish(), returned
+
+
+def _names(backend: Backend, discovery: Discovery) -> Names:
+    def functions() -> frozenset[str]:
+        return backend.function_names() | {"input", "output", "buffer", "source"}
+
+    return Names(discovery.addresses(), lambda name: name in functions(), functions)
 
 
 def _finish(session: Session, backend: Backend, *, recurrence: bool, keep_orphans: bool, detach: bool) -> Trace:
@@ -177,11 +185,22 @@ def _finish(session: Session, backend: Backend, *, recurrence: bool, keep_orphan
 
 def _settle(session: Session, made: Trace) -> None:
     """Drop the candidates that the finished trace does not select."""
-    for vid in session.candidates:
-        node = made.graph.node_of[vid]
-        if node < 0 or session.plan.matching(Op(made, node)) is None:
-            session.values.pop(vid, None)
-            session.kept_results.pop(vid, None)
+    if not session.candidates:
+        return
+    node_of = {vid: node for vid, node in enumerate(made.graph.node_of) if node >= 0}
+    outputs = [node for node, kind in enumerate(made.graph.kinds) if kind == Kind.OUTPUT]
+    # Matches that were counted as the model ran: the values that they were told by may be gone.
+    places = node_of | {("output", position): node for position, node in enumerate(outputs)}
+    for selector, numbering in session.numbers.items():
+        if numbering.is_complete:
+            made.numbers[selector] = {places[key]: number or 0 for key, number in numbering.of.items() if key in places}
+    nodes = {vid: [node_of[vid]] if vid in node_of else [] for vid in session.candidates}
+    for node in outputs:
+        if made.graph.vids[node] in nodes:
+            nodes[made.graph.vids[node]].append(node)
+    for vid, same in nodes.items():
+        if all(session.plan.matching(Op(made, node)) is None for node in same):
+            session.drop(vid)
 
 
 def sites(

@@ -146,7 +146,10 @@ class Recorder(TorchFunctionMode):
             self._keep_slowly(row, out, outs, targets)  # type: ignore[arg-type]
         elif decision.keep is not None:
             if decision.keep.is_plain and not decision.is_candidate and not self.memory.has_exposed:
-                session.values[outs] = (out, None if out.is_inference() else out._version)
+                try:
+                    session.values[outs] = (out, out._version)
+                except RuntimeError:  # inference mode keeps no versions
+                    session.values[outs] = (out, None)
                 session.kept_order.append(outs)
             else:
                 self.keep(outs, out, decision)
@@ -266,7 +269,7 @@ class Recorder(TorchFunctionMode):
             session.rows.append(row)
             decision = session.scope.memo.get(info) or session.decide(info, session.scope)
             if decision.slow:
-                decision = session.decide_op(row, new, 0, False, alias)
+                decision = session.decide_op(new, alias)
             if decision.keep is not None:
                 self.keep(new, alias, decision)
             if decision.stop:
@@ -375,17 +378,15 @@ class Recorder(TorchFunctionMode):
         else:
             pairs = list(zip((array for _, array in leaves(out)), _vids(outs), strict=True))
         decision = row[5].memo.get(row[0]) or session.decide(row[0], row[5])
-        stop = False
-        for position, (array, vid) in enumerate(pairs):
-            if decision.slow:
-                answer = session.decide_op(row, vid, position, len(pairs) > 1, array)
-            else:
-                answer = decision
+        stop_at = -1
+        for array, vid in pairs:
+            answer = session.decide_op(vid, array) if decision.slow else decision
             if answer.keep is not None:
                 self.keep(vid, array, answer)
-            stop = stop or answer.stop
-        if stop:
-            self._stop(pairs[0][1])
+            if answer.stop and stop_at < 0:
+                stop_at = vid
+        if stop_at >= 0:
+            self._stop(stop_at)
 
     def _stop(self, vid: int) -> None:
         self.session.halted_vid = vid

@@ -33,16 +33,22 @@ class Region(NamedTuple):
         return self.offset + 1 + sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
 
 
+_WHOLE = Region(0, (), (), 1)
+
+
 def region_of(array: Tensor) -> Region:
+    """What an array covers of its storage; of an array without one (sparse ...) all that there is."""
+    if array.layout != torch.strided:
+        return _WHOLE
     return Region(array.storage_offset(), tuple(array.shape), tuple(array.stride()), array.element_size())
 
 
 def storage_of(array: Tensor) -> int:
-    """An identifier of an array's storage while it lives; 0 for arrays without one (sparse ...)."""
+    """An identifier of an array's storage while it lives; of the array itself where it has none (sparse ...)."""
     try:
         return array.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
-        return 0
+        return -id(array)
 
 
 def overlap(a: Region, b: Region) -> bool:
@@ -51,20 +57,37 @@ def overlap(a: Region, b: Region) -> bool:
         return False
     if a.end * a.itemsize <= b.offset * b.itemsize or b.end * b.itemsize <= a.offset * a.itemsize:
         return False
-    if a.itemsize != b.itemsize or (_is_dense(a) and _is_dense(b)):
-        return True  # spans that meet and have no gaps (across item sizes gaps are not looked into)
-    start = min(a.offset, b.offset)
-    span = max(a.end, b.end) - start
-    mask = torch.zeros(span, dtype=torch.bool)
-    mask.as_strided(a.sizes, a.strides, a.offset - start).fill_(True)
-    return bool(mask.as_strided(b.sizes, b.strides, b.offset - start).any())
+    return a == b or _meet(a, b)
 
 
-def _is_dense(region: Region) -> bool:
-    count = 1
-    for size in region.sizes:
-        count *= size
-    return region.end - region.offset == count
+def _meet(a: Region, b: Region) -> bool:
+    """Whether indices i, j and bytes within their elements exist such that a[i] and b[j] stand at one address.
+
+    An equation in bounded integers: sum(i * strides of a) - sum(j * strides of b) = distance of the offsets, in bytes.
+    """
+    bounds: dict[int, list[int]] = {1: [1 - b.itemsize, a.itemsize - 1]}  # stride -> least and greatest multiple
+    for region, side in ((a, 1), (b, 0)):
+        for size, stride in zip(region.sizes, region.strides, strict=True):
+            if stride and size > 1:
+                bound = bounds.setdefault(stride * region.itemsize, [0, 0])
+                bound[side] += size - 1 if side else 1 - size
+    terms = sorted(((stride, low, high) for stride, (low, high) in bounds.items()), reverse=True)
+    least, greatest = [0], [0]  # what the terms from each one on can add up to
+    for stride, low, high in reversed(terms):
+        least.append(least[-1] + stride * low)
+        greatest.append(greatest[-1] + stride * high)
+    least.reverse()
+    greatest.reverse()
+
+    def reaches(term: int, rest: int) -> bool:
+        if term == len(terms):
+            return rest == 0
+        stride, low, high = terms[term]
+        first = max(low, -((greatest[term + 1] - rest) // stride))
+        last = min(high, (rest - least[term + 1]) // stride)
+        return any(reaches(term + 1, rest - multiple * stride) for multiple in range(first, last + 1))
+
+    return reaches(0, b.offset * b.itemsize - a.offset * a.itemsize)
 
 
 class Memory:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchlens_core.plan import Decision
 from torchlens_core.program import Func, ModuleInfo
 from torchlens_core.session import Halt
 
@@ -141,15 +142,25 @@ class ModuleCalls:
             outs: Any = vid
         else:
             outs = mirror(out, recorder.vid_of)
-        decision = session.exit(scope, outs)
-        if decision.keep is not None:
-            for _, array in leaves(out):
-                if recorder.vid_of(array) not in session.values:
-                    recorder.keep(recorder.vid_of(array), array, decision)
-        if decision.stop:
-            session.halted_vid = next((recorder.vid_of(array) for _, array in leaves(out)), -1)
-            raise Halt
+        decisions = session.exit(scope, outs)
+        if decisions:
+            self._obey(decisions, out)
         return out
+
+    def _obey(self, decisions: Mapping[int, Decision], out: Any) -> None:
+        """Keep what is wanted of what a module returned, and stop where that is wanted."""
+        session, recorder = self.session, self.recorder
+        stop_at = -1
+        for _, array in leaves(out):
+            vid = recorder.vid_of(array)
+            decision = decisions.get(vid)
+            if decision is not None:
+                recorder.keep(vid, array, decision)
+                if decision.stop and stop_at < 0:
+                    stop_at = vid
+        if stop_at >= 0:
+            session.halted_vid = stop_at
+            raise Halt
 
 
 callsites.stop_at(ModuleCalls.run.__code__)

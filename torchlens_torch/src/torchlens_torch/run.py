@@ -83,7 +83,6 @@ def _add_state(recorder: Recorder) -> None:
                 session.constants[vid] = array.detach().clone()
         else:
             known[id(array)] = (None, vid)
-    session.index_sources()
 
 
 def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:

@@ -14,7 +14,7 @@ from .choice import Choice, Link, SceneOptions
 from .edges import End, join
 from .groups import Groups
 from .node_text import call_title, caption, module_lines, op_node, shape_line
-from .params import param_totals, state_of
+from .params import ParamTotals, totals_by_module
 from .placement import Place, Placement
 from .scene import Node, Scene
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Unit:
-    """A node of the scene in the making: the Ops that it stands for, and the calls of the collapsed module that it is."""
+    """A node of the scene in the making: the Ops that it stands for; the calls of the collapsed module that it is."""
 
     id: str
     place: Place
@@ -57,6 +57,7 @@ class _Builder:
             boxes_focus=not options.is_rolled and self.focus is not None and trace.modules[self.focus].num_calls > 1,
         )
         self.groups = Groups(trace, is_rolled=options.is_rolled)
+        self.totals = totals_by_module(trace)
         self.units: dict[str, _Unit] = {}
         self.end_of: dict[int, End] = {}
 
@@ -160,7 +161,7 @@ class _Builder:
             call = self._leaf_call(first)
             if call is not None:
                 count = len({self._leaf_of(node) for node in unit.nodes})
-                made.lines.append(call_title(self.trace, call, count, is_rolled=options.is_rolled))
+                made.lines.append(call_title(self.trace, call, count))
                 made.is_module_output = any(c is call for c in self.trace.structure.returned_by.get(first, ()))
         return made
 
@@ -176,12 +177,24 @@ class _Builder:
 
     def _module_node(self, unit: _Unit) -> Node:
         trace, calls = self.trace, list(unit.calls.values())
-        title = call_title(trace, calls[-1], len(calls), is_rolled=self.options.is_rolled)
+        title = call_title(trace, calls[-1], len(calls))
         outputs = self._outputs(calls[-1])
         labels, kinds = trace.labels, trace.graph.kinds
         layers = {labels.layer_of[node] for node in unit.nodes if kinds[node] in (Kind.COMPUTE, Kind.SOURCE)}
-        totals = self._totals.get(calls[-1].address, (0, 0, 0))
+        totals = self.totals.get(calls[-1].address, ParamTotals())
         shape = shape_line([Op(trace, outputs[0])]) if outputs else ""
         made = Node(unit.id, "module", title, module_lines(calls[-1].cls, shape, len(layers), totals))
-        made.address, made.params, made.ops = calls[-1].address, state_of(totals), tuple(unit.nodes)
+        made.address, made.params, made.ops = calls[-1].address, totals.state, tuple(unit.nodes)
         return made
+
+
+def _focus(trace: Trace, address: str | None) -> str | None:
+    """The address of a module that ran; None for the whole model."""
+    if address is None:
+        return None
+    module = trace.modules[address]
+    if not module.num_calls:
+        raise DrawError(
+            f"There is nothing to draw: module {module.address!r} ({module.cls}) was not called in this run."
+        )
+    return None if module.address == "self" else module.address

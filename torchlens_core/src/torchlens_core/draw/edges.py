@@ -36,7 +36,9 @@ class _Bundle:
         self.heads: set[int] = set()
 
 
-def join(trace: Trace, links: Iterable[Link], end_of: Callable[[int], End], passes: Mapping[str, set[int]]) -> list[Edge]:
+def join(
+    trace: Trace, links: Iterable[Link], end_of: Callable[[int], End], passes: Mapping[str, set[int]]
+) -> list[Edge]:
     """The edges of a scene.
 
     Between two Ops (or layers) there is one edge for each argument that the array fills; to and from a collapsed module
@@ -139,7 +141,8 @@ def _pass_text(some: set[int], all_: set[int]) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """
+    """Numbers as people write them.
+
     >>> ranges({1, 3, 4, 5, 8})
     '1, 3-5, 8'
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..op import Op
 from ..program import Scope
-from ..quantities import bytes_text, count_text, duration_text, flops_text, macs_text
-from .scene import Node, ParamState
+from ..quantities import bytes_text, duration_text, flops_text, macs_text
+from .params import ParamTotals, total
+from .scene import Node, NodeKind
 from .untrusted import shortened, visible
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ def op_node(trace: Trace, id: str, nodes: Sequence[int], *, is_rolled: bool, pro
     """The node of one Op, or of the passes of one layer."""
     ops = [Op(trace, node) for node in nodes]
     first = ops[0]
-    kind = "input" if first.is_input else "output" if first.is_output else "buffer" if first.is_buffer else "op"
+    kind: NodeKind = (
+        "input" if first.is_input else "output" if first.is_output else "buffer" if first.is_buffer else "op"
+    )
     title = times(first.layer_label, len(ops)) if is_rolled else trace.labels.neighbour(nodes[0])
     node = Node(id, kind, visible(title), ops=tuple(nodes))
     node.lines = [shape_line(ops), *_address_lines(first)]
     if kind == "op":
         node.lines += wrapped(f"{name}={_REPR.repr(value)}" for name, value in first.config.items())
         node.lines += _param_lines(first.params)
-        node.params = param_state(first.params)
+        node.params = total(first.params).state
         node.truth = _truth(ops)
     if first.output_name or first.in_multi_output:
         node.lines.append(visible(f"output: {first.output_name or first.output_index}"))
@@ -44,22 +47,20 @@ def op_node(trace: Trace, id: str, nodes: Sequence[int], *, is_rolled: bool, pro
 
 
 def times(name: str, count: int) -> str:
-    """``linear_1_1 (x4)``"""
+    """``linear_1_1 (x4)``."""
     return f"{name} (x{count})" if count > 1 else name
 
 
-def call_title(trace: Trace, call: Scope, count: int, *, is_rolled: bool) -> str:
-    """``@encoder.0``; with the number of the call where there are several: ``@cell:2``, rolled ``@cell (x4)``."""
-    if is_rolled:
-        return visible(times(f"@{call.address}", count))
-    several = len(trace.structure.scopes_by_address[call.address]) > 1
-    return visible(f"@{call.call_label}" if several else f"@{call.address}")
+def call_title(trace: Trace, call: Scope, count: int) -> str:
+    """``@encoder.0``; ``@cell:2`` for one of several calls; ``@cell (x4)`` for some of them or all (rolled)."""
+    is_one_of_several = count == 1 and len(trace.structure.scopes_by_address[call.address]) > 1
+    return visible(f"@{call.call_label}" if is_one_of_several else times(f"@{call.address}", count))
 
 
-def module_lines(shape: str, layers: int, totals: tuple[int, int, int], cls: str) -> list[str]:
+def module_lines(cls: str, shape: str, layers: int, totals: ParamTotals) -> list[str]:
     """Lines of a collapsed module: class, shape of what it returned, number of layers, parameters."""
     lines = [visible(cls), shape, f"{layers} layer{'s' if layers != 1 else ''} total"]
-    return [line for line in (*lines, params_text(totals) if totals[0] else "") if line]
+    return [line for line in (*lines, str(totals) if totals.elements else "") if line]
 
 
 # -- lines -------------------------------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def _profile(ops: Sequence[Op]) -> list[str]:
     costs = [(op.flops, op.macs) for op in ops if op.is_compute]
     lines = []
     if costs and all(flops is not None for flops, _ in costs):
-        flops, macs = (sum(column) for column in zip(*costs, strict=True))  # type: ignore[arg-type]
+        flops, macs = (sum(column) for column in zip(*costs, strict=True))
         lines.append(f"{flops_text(flops)}, {macs_text(macs)}")
     time = sum(op.duration_ns or 0 for op in ops)
     return [*lines, duration_text(time)] if time else lines
@@ -102,8 +103,8 @@ def _profile(ops: Sequence[Op]) -> list[str]:
 
 def _truth(ops: Sequence[Op]) -> str:
     values = [op.bool_value for op in ops if op.bool_value is not None]
-    counted = [times(text, values.count(value)) for text, value in (("TRUE", True), ("FALSE", False)) if value in values]
-    return ", ".join(counted)
+    counts = {"TRUE": values.count(True), "FALSE": values.count(False)}
+    return ", ".join(times(text, count) for text, count in counts.items() if count)
 
 
 def wrapped(texts: Iterable[str], separator: str = ", ", before: str = "") -> list[str]:
@@ -121,49 +122,25 @@ def wrapped(texts: Iterable[str], separator: str = ", ", before: str = "") -> li
     return lines
 
 
-# -- parameters --------------------------------------------------------------------------------------------------------
+# -- caption -----------------------------------------------------------------------------------------------------------
 
 
-def param_state(params: Iterable[Param]) -> ParamState:
-    kinds = {param.is_trainable for param in params}
-    if not kinds:
-        return "none"
-    return "mixed" if len(kinds) == 2 else "trainable" if kinds.pop() else "frozen"
-
-
-def state_of(totals: tuple[int, int, int]) -> ParamState:
-    """The same, from numbers of elements: all, and the trainable ones."""
-    count, trainable, _ = totals
-    return "none" if not count else "trainable" if trainable == count else "frozen" if not trainable else "mixed"
-
-
-def params_text(totals: tuple[int, int, int]) -> str:
-    """``40 params (all trainable, 160 B)`` from numbers of elements, of trainable ones, and bytes."""
-    count, trainable, nbytes = totals
-    if not count:
-        return "no params"
-    share = {count: "all trainable", 0: "all frozen"}.get(trainable, f"{count_text(trainable)} trainable")
-    return f"{count_text(count)} param{'s' if count != 1 else ''} ({share}, {bytes_text(nbytes)})"
-
-
-def totals_by_address(trace: Trace) -> dict[str, tuple[int, int, int]]:
-    """Module address -> parameter elements in it and below it: all, trainable ones, bytes. ``''`` is the model."""
-    sums: dict[str, list[int]] = {}
-    for param in trace.params:
-        address = "" if param.module_address == "self" else param.module_address
-        elements = param.num_params
-        for ancestor in _ancestors(address):
-            found = sums.setdefault(ancestor, [0, 0, 0])
-            found[0] += elements
-            found[1] += elements if param.is_trainable else 0
-            found[2] += param.nbytes
-    return {address: (all_, trainable, nbytes) for address, (all_, trainable, nbytes) in sums.items()}
-
-
-def _ancestors(address: str) -> list[str]:
-    parts = address.split(".") if address else []
-    return [".".join(parts[:length]) for length in range(len(parts) + 1)]
-
-
-def settings_repr(value: Any) -> str:
-    return _REPR.repr(value)
+def caption(trace: Trace, focus: str | None) -> list[str]:
+    """Name of the model (and of the module drawn alone), arrays and parameters; where the run ended early, why."""
+    ops: list[Op] = list(trace)
+    params: Iterable[Param] = trace.params
+    title = trace.model_name
+    if focus is not None:
+        module = trace.modules[focus]
+        title = f"{title}: {focus} ({module.cls})"
+        ops, params = module.ops, module.params
+    lines = [
+        visible(title),
+        f"{len(ops)} tensors total ({bytes_text(sum(op.nbytes for op in ops))})",
+        str(total(params)),
+    ]
+    if trace.halted is not None:
+        lines.append(visible(f"halted at {trace.halted.layer_label}"))
+    elif "error" in trace.facts:
+        lines.append(visible(f"ended by {trace.facts['error']}"))
+    return lines

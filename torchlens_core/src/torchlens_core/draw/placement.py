@@ -24,8 +24,8 @@ class Place(NamedTuple):
 class Placement:
     """Places of the nodes of one trace.
 
-    A module call of a single Op gets no box: the Op's own node stands for it. For the same reason it is not collapsed at
-    the depth limit, where its Op says more.
+    A module call of a single Op gets no box: the Op's own node stands for it. For the same reason it is not collapsed
+    at the depth limit, where its Op says more.
 
     Args:
         nodes: the nodes that are drawn.
@@ -62,7 +62,7 @@ class Placement:
                 self._has_calls.update(call.index for call in stack[:-1])
 
     def scope(self, node: int) -> Scope:
-        """The scope that a node belongs to; a buffer, or an array of unknown origin, belongs beside who uses it first."""
+        """The scope that a node belongs to; what no Op made (a buffer) belongs beside who uses it first."""
         graph, program = self._trace.graph, self._trace.program
         if graph.kinds[node] == Kind.COMPUTE:
             return program.rows[graph.refs[node]].scope

@@ -1,7 +1,7 @@
 """What a picture shows, before any layout: nodes, edges and nested groups, already collapsed, rolled or unrolled.
 
-A scene is plain data: text, flags and numbers. Colours and shapes are :mod:`.style`'s, positions a renderer's. All text in
-it has been made harmless to look at (:mod:`.untrusted`); a renderer still escapes it for the format that it writes.
+A scene is plain data: text, flags and numbers. Colours and shapes are :mod:`.style`'s, positions a renderer's. All text
+in it has been made harmless to look at (:mod:`.untrusted`); a renderer still escapes it for the format that it writes.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Group:
     nodes: list[str] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
 
-    def walk(self) -> Iterator[Group]:
-        """This group and all within it, outer before inner."""
-        yield self
+    def groups_within(self) -> Iterator[Group]:
+        """All groups inside, at any level, outer before inner."""
         for group in self.groups:
-            yield from group.walk()
+            yield group
+            yield from group.groups_within()
 
 
 @dataclass(slots=True)

@@ -7,11 +7,13 @@ import re
 MAX_LENGTH = 120  # characters of one line
 
 # Control characters, zero-width and bidirectional marks, line separators, surrogates, and what XML cannot hold.
-_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
+)
 
 
 def visible(text: str, limit: int = MAX_LENGTH) -> str:
-    r"""One line of at most ``limit`` characters: what cannot be seen is written out, the middle of what is too long left out.
+    r"""One line of at most ``limit`` characters: the invisible written out, the middle of what is too long left out.
 
     >>> visible("a\nb\u202e"), visible("abcdefghij", limit=7)
     ('a\\nb\\u202e', 'abc…hij')

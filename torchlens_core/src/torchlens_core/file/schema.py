@@ -22,7 +22,7 @@ FEATURES: frozenset[str] = frozenset()
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Optional = Annotated[int, Meta(ge=-1)]  # a position, -1 for none
+Reference = Annotated[int, Meta(ge=-1)]  # a position, -1 for none
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Tagged = Any  # a Python value with tags: see torchlens_core.file.arguments
@@ -173,7 +173,7 @@ class CallRecord(Wire):
     ins: tuple[Natural, ...] = ()  # values, in the order of the arrays in args and kwargs
     outs: Any  # a value, null, or a list of these in the shape of what the call returned
     scope: Natural
-    site: Optional = -1
+    site: Reference = -1
     start_ns: int = 0  # since the model was called
     end_ns: int = 0
     ambient: dict[str, Tagged] | None = None
@@ -191,8 +191,8 @@ class ScopeRecord(Wire):
     kind: Literal["module", "call", "region"]
     address: str
     cls: str
-    parent: Optional = -1
-    site: Optional = -1
+    parent: Reference = -1
+    site: Reference = -1
     call_index: Positive
     first_call: Natural = 0
     last_call: Natural = 0  # exclusive
@@ -211,8 +211,8 @@ class SourceRecord(Wire):
     aliases: tuple[str, ...] = ()
     trainable: bool = False
     version: Positive = 1
-    origin: Optional = -1  # the value that it is the new version of
-    call: Optional = 0  # number of calls that had run when it was first used; -1: never
+    origin: Reference = -1  # the value that it is the new version of
+    call: Reference = 0  # number of calls that had run when it was first used; -1: never
     module: str | None = None
 
 
@@ -248,10 +248,10 @@ class EventRecord(Wire):
     """An array that was read as a Python value."""
 
     kind: str
-    of: Optional  # value
+    of: Reference  # value
     value: Tagged
     scope: Natural
-    site: Optional = -1
+    site: Reference = -1
     call: Natural  # number of calls that had run
 
 
@@ -276,12 +276,12 @@ class FrameRecord(Wire):
     """A place in a source file."""
 
     file: Natural
-    line: Optional
-    col: Optional = -1
-    end_line: Optional = -1
-    end_col: Optional = -1
+    line: Reference
+    col: Reference = -1
+    end_line: Reference = -1
+    end_col: Reference = -1
     function: str
-    first_line: Optional = -1
+    first_line: Reference = -1
 
 
 SpanRecord = tuple[int, int, int, int]  # line, column, end line, end column
@@ -291,7 +291,7 @@ class PredicateRecord(Wire):
     """An array that was asked for its truth value."""
 
     event: Natural  # number among the events of kind 'bool'
-    op: Optional
+    op: Reference
     value: bool
     test: Natural
 
@@ -310,7 +310,7 @@ class ExecutionRecord(Wire):
 class ConditionalRecord(Wire):
     """One conditional in the source."""
 
-    kind: str
+    kind: Literal["if_chain", "ifexp", "while", "assert", "bool"]
     file: str = ""
     function: str = ""
     function_span: SpanRecord | None = None
@@ -350,6 +350,7 @@ class Records(Wire):
     outputs: tuple[OutputRecord, ...]
     events: tuple[EventRecord, ...] = ()
     numbers: tuple[NumberRecord, ...] = ()
+    texts: tuple[str, ...] = ()  # long texts of facts, each once
     files: tuple[FileRecord, ...] = ()
     frames: tuple[FrameRecord, ...] = ()
     sites: tuple[tuple[Natural, ...], ...] = ()  # frames, innermost first, up to the enclosing scope

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import LimitExceeded, SchemaError
+from ..errors import LimitExceeded, SchemaError, Truncated
 
 # A string, closed or not: an unclosed one runs to the end, so that no text takes more than one pass.
 _STRINGS = re.compile(rb'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))', re.DOTALL)
@@ -40,7 +40,8 @@ def parse(data: bytes, where: str, *, max_depth: int, max_text: int) -> Any:
 
     Raises:
         LimitExceeded: nesting or a string over its limit.
-        SchemaError: anything that is not strict JSON.
+        Truncated: the text ends too early.
+        SchemaError: anything else that is not strict JSON.
     """
     _check_size(data, where, max_depth, max_text)
     try:
@@ -58,7 +59,9 @@ def parse(data: bytes, where: str, *, max_depth: int, max_text: int) -> Any:
         )
     except json.JSONDecodeError as error:
         byte = len(text[: error.pos].encode())
-        raise SchemaError(f"this is not JSON: {error.msg} at byte {byte}.", where) from None
+        ends = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        kind = Truncated if ends else SchemaError
+        raise kind(f"this is not JSON: {error.msg} (byte {byte} of {len(data)}).", where) from None
     if value is _IGNORABLE:
         raise SchemaError(f"the whole document is marked {MUST_UNDERSTAND}: false.", where)
     if _ESCAPED_SURROGATE.search(data):

@@ -6,10 +6,10 @@ whoever wants to watch it, as the large ones do in some form, is at its end: :fu
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,36 +21,45 @@ class Operation:
     """A function of the framework: numpy inside, arrays outside.
 
     Attributes:
-        name: what it is called.
         compute: the work, on numpy arrays. It returns one, or a tuple of several.
+        outputs: names of the several.
         writes: the result goes into the first argument instead of a new array.
         random: it draws from the generator.
     """
 
-    def __init__(self, name: str, compute: Callable[..., Any], *, writes: bool = False, random: bool = False) -> None:
-        self.name, self.compute, self.writes, self.random = name, compute, writes, random
+    def __init__(
+        self, name: str, compute: Callable[..., Any], outputs: tuple[str, ...], writes: bool, random: bool
+    ) -> None:
+        self.name, self.compute, self.outputs, self.writes, self.random = name, compute, outputs, writes, random
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Compute, unseen by any watcher."""
-        result = self.compute(*_unwrapped(args), **_unwrapped(kwargs))
+        result = self.compute(*map(_data, args), **{name: _data(value) for name, value in kwargs.items()})
         if self.writes:
             args[0].data = _frozen(result)
             return args[0]
-        if any(result is argument.data for argument in args if isinstance(argument, Array)):
-            return args[0]  # like dropout outside training: handed back as it came
-        return tuple(map(Array, result)) if isinstance(result, tuple) else Array(result)
+        if isinstance(result, tuple):
+            return tuple(map(Array, result))
+        # Like dropout outside training: an argument that was not touched is handed back as it came.
+        same = [value for value in args if isinstance(value, Array) and value.data is result]
+        return same[0] if same else Array(result)
 
 
 OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(
-    name: str, compute: Callable[..., Any], *, writes: bool = False, random: bool = False
+    name: str,
+    compute: Callable[..., Any],
+    *,
+    outputs: tuple[str, ...] = (),
+    writes: bool = False,
+    random: bool = False,
 ) -> Callable[..., Any]:
     """The public function of a new operation."""
-    made = OPERATIONS[name] = Operation(name, compute, writes=writes, random=random)
+    made = OPERATIONS[name] = Operation(name, compute, outputs, writes, random)
 
-    @wraps(compute)
+    @functools.wraps(compute)
     def call(*args: Any, **kwargs: Any) -> Any:
         watcher = watcher_here()
         if watcher is None:
@@ -61,14 +70,10 @@ def operation(
     return call
 
 
-def _unwrapped(value: Any) -> Any:
-    if isinstance(value, Array):
-        return value.data
+def _data(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return type(value)(map(_unwrapped, value))
-    if isinstance(value, Mapping):
-        return {key: _unwrapped(item) for key, item in value.items()}
-    return value
+        return type(value)(map(_data, value))
+    return value.data if isinstance(value, Array) else value
 
 
 def _with_item(x: Any, key: Any, value: Any) -> Any:
@@ -79,12 +84,6 @@ def _with_item(x: Any, key: Any, value: Any) -> Any:
 
 def _dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
     return x * (_generator.random(x.shape) >= p) / (1 - p) if training else x
-
-
-def _conv1d(x: Any, weight: Any, bias: Any = 0.0) -> Any:
-    """(batch, channels, length), (out, channels, size), (out, 1) -> (batch, out, length - size + 1)."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[-1], axis=-1)
-    return np.einsum("bcls,ocs->bol", windows, weight) + bias
 
 
 _generator = np.random.default_rng(0)
@@ -98,25 +97,23 @@ gt = operation("gt", lambda x, y: x > y)
 lt = operation("lt", lambda x, y: x < y)
 matmul = operation("matmul", lambda x, y: x @ y)
 linear = operation("linear", lambda x, weight, bias=0.0: x @ weight.T + bias)
-conv1d = operation("conv1d", _conv1d)
 relu = operation("relu", lambda x: np.maximum(x, 0))
-tanh = operation("tanh", np.tanh)
-sigmoid = operation("sigmoid", lambda x: 1 / (1 + np.exp(-x)))
+tanh = operation("tanh", lambda x: np.tanh(x))
 exp = operation("exp", lambda x: np.exp(x))
 sin = operation("sin", lambda x: np.sin(x))
 total = operation("sum", lambda x, axis=None: np.sum(x, axis))
 mean = operation("mean", lambda x, axis=None: np.mean(x, axis))
 concat = operation("concat", lambda arrays, axis=0: np.concatenate(arrays, axis))
 split = operation("split", lambda x, parts, axis=-1: tuple(np.split(x, parts, axis)))
-sort = operation("sort", lambda x: (np.sort(x), np.argsort(x)))
+sort = operation("sort", lambda x: (np.sort(x), np.argsort(x)), outputs=("values", "indices"))
 getitem = operation("__getitem__", lambda x, key: x[key])
-reshape = operation("reshape", lambda x, shape: np.reshape(x, shape))
+setitem = operation("__setitem__", _with_item, writes=True)
+add_ = operation("add_", lambda x, y: x + y, writes=True)
+mul_ = operation("mul_", lambda x, y: x * y, writes=True)
 zeros = operation("zeros", lambda shape: np.zeros(shape))
 rand = operation("rand", lambda shape: _generator.random(shape), random=True)
 dropout = operation("dropout", _dropout, random=True)
-add_ = operation("add_", lambda x, y: x + y, writes=True)
-mul_ = operation("mul_", lambda x, y: x * y, writes=True)
-setitem = operation("__setitem__", _with_item, writes=True)
+identity = operation("identity", lambda x: x)
 
 
 def generator_state(state: Any = None) -> Any:
@@ -137,13 +134,10 @@ class Array:
 
     shape = property(lambda self: self.data.shape)
     dtype = property(lambda self: self.data.dtype)
-    device = property(lambda self: "cpu")
+    device = "cpu"
 
-    __neg__ = neg
-    __add__, __sub__, __mul__, __truediv__, __matmul__ = add, sub, mul, div, matmul
-    __gt__, __lt__ = gt, lt
-    __iadd__, __imul__ = add_, mul_
-    __getitem__, __setitem__ = getitem, setitem
+    __neg__, __add__, __sub__, __mul__, __truediv__, __matmul__ = neg, add, sub, mul, div, matmul
+    __gt__, __lt__, __iadd__, __imul__, __getitem__, __setitem__ = gt, lt, add_, mul_, getitem, setitem
     sum, mean = total, mean
 
     def __radd__(self, other: Any) -> Any:
@@ -173,9 +167,6 @@ class Array:
         if watcher is not None:
             watcher.read(kind, self, value)
         return value
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.data!r})"
@@ -219,10 +210,10 @@ class Module:
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly inside, those in lists by position: ``('blocks.0', block)``."""
         for name, value in vars(self).items():
-            items = enumerate(value) if isinstance(value, list) else [("", value)]
-            for position, item in items:
-                if isinstance(item, Module):
-                    yield f"{name}.{position}".rstrip("."), item
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Module))
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
         """The parameters and buffers that it holds itself."""
@@ -231,6 +222,7 @@ class Module:
                 yield name, value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module, seen by the watcher."""
         watcher = watcher_here()
         return self.run(*args, **kwargs) if watcher is None else watcher.module_call(self, args, kwargs)
 
@@ -244,14 +236,14 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+        raise NotImplementedError(f"{type(self).__name__} has no forward().")
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------
 
 
 class Watcher(Protocol):
-    """Sees what the framework does in one thread, and does it: ``operation.run(...)``, ``module.run(...)``."""
+    """Sees what the framework does in one thread, and has it done: ``operation.run(...)``, ``module.run(...)``."""
 
     def operation(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation is called. Nothing is watched while this runs."""

@@ -59,6 +59,8 @@ class RunningMean(Module):
 
     def __init__(self, size: int, momentum: float = 0.1) -> None:
         super().__init__()
+        self.center: Array
+        self.steps: Array
         self.momentum = momentum
         self.register_buffer("center", Array(np.zeros(size)))
         self.register_buffer("steps", Array(0))

@@ -1,0 +1,100 @@
+"""The examples of the documentation run as they stand, and print what the page says they print.
+
+Of each page every ```python block runs, top to bottom, in one namespace and in an empty folder. A ```text block is what
+the python block before it prints; ``...`` in it stands for anything.
+"""
+
+import contextlib
+import doctest
+import io
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def run_page(text: str, folder: Path) -> list[str]:
+    """Run the blocks of a page; what is wrong with the outputs shown, in words."""
+    module = sys.modules["page"] = ModuleType("page")
+    # The code stands in a file too, on the lines of the page: traces look up the source of what ran.
+    file = folder / "page.py"
+    file.write_text(re.sub(r"(?m)^.*$", "", text), encoding="utf-8")
+    wrong, printed = [], ""
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start("body"))
+        if block["language"] == "python":
+            code = "\n" * line + block["body"]
+            lines = file.read_text(encoding="utf-8").split("\n")
+            lines[line : line + block["body"].count("\n")] = block["body"].splitlines()
+            file.write_text("\n".join(lines), encoding="utf-8")
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(code, str(file), "exec"), module.__dict__)
+            printed = output.getvalue()
+        elif block["language"] == "text" and not as_shown(block["body"], printed):
+            wrong.append(f"line {line}: the page shows\n{block['body']}\nand the code printed\n{printed}")
+    return wrong
+
+
+def as_shown(shown: str, printed: str) -> bool:
+    wanted, got = (re.sub(r"[ \t]+$", "", text.strip("\n"), flags=re.MULTILINE) for text in (shown, printed))
+    return doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
+    assert not (wrong := run_page(page.read_text(encoding="utf-8"), tmp_path)), "\n".join(wrong)
+
+
+def test_a_wrong_output_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
+    page = "```python\nx = 1\nprint(x, 'and more')\n```\n\n```text\n{}\n```\n"
+    assert run_page(page.format("1 and ..."), tmp_path) == []
+    assert len(run_page(page.format("2 and ..."), tmp_path)) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links name files that are there, and headings that are in them."""
+    for target in LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name_of(page)} links to {target}, which is not there"
+        if heading:
+            assert heading in headings(file), f"{name_of(page)} links to {target}; there are {sorted(headings(file))}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_page_can_be_reached() -> None:
+    """From the README, by links."""
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        targets = LINK.findall(page.read_text(encoding="utf-8"))
+        files = [(page.parent / target.partition("#")[0]).resolve() for target in targets if ":" not in target]
+        waiting += [file for file in files if file.suffix == ".md" and file.exists()]
+    assert not (lost := set(PAGES) - reached), f"no link leads to {sorted(map(name_of, lost))}"

@@ -1,0 +1,65 @@
+"""What records look like in a notebook. Every text is escaped: names come from models and from strangers' files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from .draw.untrusted import visible
+from .text import field_text, shape_text
+
+if TYPE_CHECKING:
+    from .record import Record
+    from .trace import Trace
+
+MAX_ROWS = 200
+
+
+def record_html(record: Record) -> str:
+    """The declared fields that say something, by group, to be folded out."""
+    groups: dict[str, list[list[str]]] = {}
+    for field in record.fields():
+        value = getattr(record, field.name)
+        if value is not None and value not in ([], (), {}, ""):
+            groups.setdefault(field.group, []).append([field.name, field_text(field, value)])
+    parts = [_folded(group, _table([], rows)) for group, rows in groups.items()]
+    return f"<div><b>{_text(_title(record))}</b>{''.join(parts)}</div>"
+
+
+def trace_html(trace: Trace) -> str:
+    """The summary, and a table of the Ops to be folded out."""
+    rows = [
+        [str(op.ordinal_index), op.label, shape_text(op.shape), op.module or "", "yes" if op.has_saved_value else "no"]
+        for op in trace
+    ]
+    ops = _folded(f"{len(trace)} Ops", _table(["#", "Op", "Shape", "Module", "Saved"], rows))
+    return f"<div><b>{_text(_title(trace))}</b><pre>{escape(trace.summary())}</pre>{ops}</div>"
+
+
+def list_html(title: str, records: Sequence[Record]) -> str:
+    """One line a record."""
+    return f"<div><b>{_text(title)}</b>{_table([], [[_title(record)] for record in records])}</div>"
+
+
+def _title(record: Record) -> str:
+    return repr(record).strip("<>")
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>{content}</details>"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Iterable[str]]) -> str:
+    head = _row("th", headers) if headers else ""
+    body = "".join(_row("td", row) for row in rows[:MAX_ROWS])
+    left_out = f"<p>... {len(rows) - MAX_ROWS} more</p>" if len(rows) > MAX_ROWS else ""
+    return f"<table>{head}{body}</table>{left_out}"
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _text(text: str) -> str:
+    return escape(visible(text, 1000))

@@ -1,0 +1,244 @@
+"""The recorder of the toy backend: what the framework shows its watcher, written down in core's words.
+
+This is the half of a plugin that every eager framework's resembles: value ids for arrays, a row for each operation, a
+scope for each module call, a source for what no operation made, and obedience to the session.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from time import perf_counter_ns
+from types import CodeType
+from typing import Any
+
+from ..backend import Call
+from ..callsites import KEEP, SKIP, CallSites
+from ..containers import Containers
+from ..errors import CaptureWarning
+from ..plan import Decision
+from ..program import Func, Meta, Row, Source, SourceKind, walk_outs
+from ..reach import find_constant, input_names
+from ..session import Halt, Session
+from ..vocabulary import canonical_type
+from . import toy_framework
+from .toy_framework import OPERATIONS, Array, Module, Operation, watching
+
+containers = Containers(Array)
+
+
+def meta_of(array: Array) -> Meta:
+    """Shape, dtype and device of an array."""
+    return Meta(array.shape, array.dtype, array.device)
+
+
+@functools.cache
+def describe(operation: Operation) -> Func:
+    """What core is told of an operation."""
+    return Func(
+        operation.run,
+        operation.name,
+        canonical_type(operation.name),
+        path=f"toy.{operation.name}",
+        writes=(lambda args, kwargs: args[:1]) if operation.writes else None,
+        random=operation.random,
+        output_names=operation.outputs,
+    )
+
+
+def _classify(code: CodeType) -> int:
+    """Frames of the framework's own wrappers, and of this recorder, are no place in the user's program."""
+    return SKIP if code.co_filename in (__file__, toy_framework.__file__) else KEEP
+
+
+sites = CallSites(_classify)
+
+
+class Recorder:
+    """Watches the framework for one run, and writes what happens into the session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.modules = {id(module): info for info, module in session.discovery.modules if module is not None}
+        self._vids: dict[int, int] = {}  # id of an array -> the value id of what it holds now
+        self._alive: list[Array] = []  # every array seen, so that an id means one array
+        self._buffers: dict[int, Source] = {}  # id of an array -> the buffer version that it is
+        self._unknown: list[str] = []
+        self._model_was_called = False
+
+    # -- what the framework tells its watcher ----------------------------------------------------------------------
+
+    def operation(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation and record it."""
+        session, func, site = self.session, describe(operation), self._site()
+        ins: list[int] = []
+        template, keywords = containers.template((args, kwargs), lambda array: ins.append(self.vid_of(array)))
+        written = [(array, self.vid_of(array)) for array in func.writes(args, kwargs)] if func.writes else []
+        if func.random and "replay" in session.needs:
+            session.rng[len(session.rows)] = toy_framework.generator_state()
+        start = perf_counter_ns()
+        out = operation.run(*args, **kwargs)
+        end = perf_counter_ns()
+        if not written and id(out) in self._vids:  # handed back as it came: a fresh array tells who reads the result
+            out = Array(out.data)
+        outs = containers.mirror(out, self._assign)
+        row = Row(func, template, keywords, tuple(ins), outs, session.scope, site, start, end, None)
+        session.rows.append(row)
+        for array, old in written:
+            self._note_write(array, old)
+        decision = row.scope.memo.get(func) or session.decide(func, row.scope)
+        vids = [vid for vid, _ in walk_outs(outs) if vid is not None]
+        for vid, (_, array) in zip(vids, containers.leaves(out), strict=True):
+            self._obey(vid, array, session.decide_op(vid, array) if decision.slow else decision)
+        return out
+
+    def module_call(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a module in a scope of its own."""
+        info = self.modules.get(id(module))
+        is_model = info is not None and info.address == "" and not self._model_was_called
+        if info is None or is_model:  # the session has opened the scope of the model itself
+            self._model_was_called = self._model_was_called or is_model
+            return module.run(*args, **kwargs)
+        scope = self.session.enter("module", info.address, info.cls, self._site())
+        scope.ins = tuple(self.vid_of(array) for _, array in containers.leaves((args, kwargs)))
+        try:
+            return self.leave(module.run(*args, **kwargs))
+        finally:
+            self.session.abandon(scope)
+
+    def read(self, kind: str, array: Array, value: Any) -> None:
+        """Note that an array became a Python value."""
+        self.session.note(kind, self.vid_of(array), value, self._site())
+
+    def assigned(self, module: Module, name: str, array: Array) -> None:
+        """Note that a buffer was bound to another array, and so has a new version."""
+        info = self.modules.get(id(module))
+        if info is not None:
+            address = f"{info.address}.{name}" if info.address else name
+            versions = [source for source in self.session.sources if address in (source.address, *source.aliases)]
+            if self._buffers.get(id(array)) is not versions[-1]:
+                self._new_version(versions[-1], array)
+
+    # -- arrays and their value ids --------------------------------------------------------------------------------
+
+    def vid_of(self, array: Array) -> int:
+        """The value id of an array that is about to be read."""
+        if id(array) not in self._vids:
+            return self._unexpected(array)
+        buffer = self._buffers.get(id(array))
+        if buffer is not None and buffer.row < 0:
+            buffer.row = len(self.session.rows)
+            self._keep_source(buffer.vid, array)
+        return self._vids[id(array)]
+
+    def _assign(self, array: Array) -> int:
+        """A new value id, for an array that is new or was just written."""
+        self.session.metas.append(meta_of(array))
+        return self._pin(array, len(self.session.metas) - 1)
+
+    def _pin(self, array: Array, vid: int) -> int:
+        self._alive.append(array)
+        self._vids[id(array)] = vid
+        return vid
+
+    def _source(self, kind: SourceKind, address: str, array: Array, **facts: Any) -> int:
+        vid = self.session.source(kind, address, meta_of(array), **facts)
+        if "replay" in self.session.needs:
+            self.session.constants[vid] = Array(array.data)
+        return vid
+
+    def _keep_source(self, vid: int, array: Array) -> None:
+        self.session.keep(vid, array, self.session.decide_source(vid, array))
+
+    def _unexpected(self, array: Array) -> int:
+        """An array that no operation made: a constant that the model's code holds, or one of unknown origin."""
+        address = find_constant(array, self.session.discovery, sys._getframe(2))
+        if address is not None:
+            return self._pin(array, self._source("const", address, array))
+        vid = self._pin(array, self._source("unknown", "", array, row=len(self.session.rows)))
+        self._unknown.append(f"shape {array.shape}, in {self.session.scope.address or 'the model itself'}")
+        self._keep_source(vid, array)
+        return vid
+
+    def _note_write(self, array: Array, old: int) -> None:
+        """The row just appended wrote an array, which was the value ``old`` before."""
+        pairs = [(old, self._vids[id(array)])]
+        buffer = self._buffers.get(id(array))
+        if buffer is not None:
+            pairs.append((pairs[0][1], self._new_version(buffer, array)))
+        self.session.writes[len(self.session.rows) - 1] = tuple(pairs)
+
+    def _new_version(self, before: Source, array: Array) -> int:
+        """The next version of a buffer, which ``array`` now holds."""
+        session, origin = self.session, self.vid_of(array)
+        before.row = len(session.rows) if before.row < 0 else before.row
+        vid = session.source(
+            "buffer", before.address, meta_of(array), aliases=before.aliases, version=before.version + 1,
+            origin=origin, row=len(session.rows), module=before.module,
+        )  # fmt: skip
+        self._buffers[id(array)] = session.sources[-1]
+        self._pin(array, vid)
+        self._keep_source(vid, array)
+        return vid
+
+    # -- the ends of a run, and of a module call -------------------------------------------------------------------
+
+    def add_state(self) -> None:
+        """Note the parameters and buffers, unread so far."""
+        for state in self.session.discovery.state:
+            facts = {"aliases": state.aliases, "trainable": state.trainable, "module": state.module, "row": -1}
+            vid = self._source("buffer" if state.is_buffer else "param", state.address, state.array, **facts)
+            self._pin(state.array, vid)
+            if state.is_buffer:
+                self._buffers[id(state.array)] = self.session.sources[-1]
+
+    def add_inputs(self, call: Call) -> None:
+        """Note the arrays in the arguments. One that is given twice is two inputs, of which readers see the first."""
+        names = input_names(call.model.forward if isinstance(call.model, Module) else call.model, len(call.args))
+        for name, value in (*zip(names, call.args, strict=True), *call.kwargs.items()):
+            for path, array in containers.leaves(value):
+                vid = self._source("input", f"{name}.{path}" if path else name, array)
+                if id(array) not in self._vids:
+                    self._pin(array, vid)
+                self._keep_source(vid, array)
+                self.session.scopes[0].ins += (vid,)
+
+    def leave(self, out: Any) -> Any:
+        """Close the innermost scope, which returned ``out``. What it returned unchanged is an Op of its own."""
+        session = self.session
+        with watching(None):
+            if isinstance(out, Array) and self.vid_of(out) in session.scope.ins:
+                out = self.operation(OPERATIONS["identity"], (out,), {})
+            decisions = session.exit(session.scope, containers.mirror(out, self.vid_of))
+            for _, array in containers.leaves(out):
+                decision = decisions.pop(self._vids[id(array)], None)
+                if decision is not None:
+                    self._obey(self._vids[id(array)], array, decision)
+        return out
+
+    def warn_of_unknown(self) -> None:
+        """Give one warning for all arrays of unknown origin."""
+        if self._unknown:
+            warnings.warn(
+                f"{len(self._unknown)} array(s) were made by code that cannot be seen: {'; '.join(self._unknown[:3])}. "
+                "They are 'source' Ops; what made them is missing from the graph.",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+    def _obey(self, vid: int, array: Array, decision: Decision) -> None:
+        self.session.keep(vid, array, decision)
+        if decision.stop:
+            self.session.halted_vid = vid
+            raise Halt
+
+    def _site(self) -> int:
+        if "sites" not in self.session.needs:
+            return -1
+        key, calls = sites.chain(sys._getframe(2))
+        return self.session.site(key, lambda: tuple(calls))
+
+
+sites.stop_at(Recorder.module_call.__code__)
+sites.stop_at(Call.run.__code__)
