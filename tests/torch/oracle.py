@@ -15,6 +15,8 @@ Values = list[tuple[str, list[Tensor]]]
 
 _WRITE_AND_RETURN_NOTHING = ("__setitem__", "_foreach_", "data")
 
+_UNDEFINED = ("empty", "empty_like", "new_empty", "empty_strided")  # their elements mean nothing
+
 
 class Oracle(TorchFunctionMode):
     """Clones everything that every call into torch's API returns, at once.
@@ -56,6 +58,8 @@ def assert_same_values(found: Values, expected: Values) -> None:
     assert [name for name, _ in found] == [name for name, _ in expected]
     for position, ((name, ours), (_, theirs)) in enumerate(zip(found, expected, strict=True)):
         assert len(ours) == len(theirs), f"call {position} ({name})"
+        if name in _UNDEFINED:
+            continue
         for one, other in zip(ours, theirs, strict=True):
             assert same(one, other), f"value of call {position} ({name}): {one} and not {other}"
 

@@ -74,6 +74,7 @@ class _Prover:
             with _filled_memory():
                 self.dependence()
             self.measure()
+        self.proof.notes = list(dict.fromkeys(self.proof.notes))
         return self.proof
 
     def plain(self, arguments: Arguments) -> Outputs:
@@ -144,9 +145,8 @@ class _Prover:
         inputs = [node for node, kind in enumerate(graph.kinds) if kind == Kind.INPUT]
         for number, arguments in changed_one_by_one(self.arguments):
             reached = {inputs[number]} | graph.reachable(inputs[number], backwards=False)
-            reads = (event.row for event in trace.program.events if graph.node_of[event.vid] in reached)
-            first_read = min(reads, default=len(graph))
             other = self.traced(arguments)
+            first_read = min(_reads(trace, other, reached), default=len(graph))
             if _same_calls(trace, other):
                 changed = _changed_nodes(trace, other) - reached
             else:
@@ -195,6 +195,17 @@ def _changed_nodes(trace: tl.Trace, other: tl.Trace) -> set[int]:
         for node, vid in enumerate(trace.graph.vids)
         if vid in trace.values and differs(trace.values[vid], other.values[vid])
     }
+
+
+def _reads(trace: tl.Trace, other: tl.Trace, reached: set[int]) -> Iterator[int]:
+    """When Python may have learnt of the nodes in ``reached``: their values were read, or their shapes depend on data."""
+    for event in trace.program.events:
+        if trace.graph.node_of[event.vid] in reached:
+            yield event.row
+    for node in reached:
+        vid = trace.graph.vids[node]
+        if vid < len(other.program.metas) and trace.program.metas[vid].shape != other.program.metas[vid].shape:
+            yield _row(trace, node)
 
 
 @contextmanager

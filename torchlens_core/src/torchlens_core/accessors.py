@@ -1,4 +1,4 @@
-"""``trace.ops``, ``trace.layers``, ``trace.modules``, ``trace.params``, ``trace.buffers``: records in order, by name or number."""
+"""``trace.ops``, ``trace.layers``, ``trace.modules`` ...: records in order, found by name or by number."""
 
 from __future__ import annotations
 
@@ -111,6 +111,7 @@ class Modules(Accessor[Module]):
         return self._alias_table.get(name, name)
 
     def find(self, name: str) -> Module | None:
+        """The module of this address or alias, None where there is none."""
         return self._records.get(name) or self._records.get(self.primary(name))
 
     def addresses(self) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .draw.untrusted import visible
 from .module_call import ModuleCall
 from .quantities import duration_text
+from .untrusted import visible
 
 if TYPE_CHECKING:
     from .trace import Trace

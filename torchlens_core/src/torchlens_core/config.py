@@ -1,4 +1,4 @@
-"""What an operation is set to, by its type: sizes that its parameters show, then the arguments that differ from defaults.
+"""What an operation is set to, by its type: sizes that its parameters show, then arguments that differ from defaults.
 
 Names are those of the operation that the type is named after. Weights are read as that operation lays them out; a
 plugin whose arrays are laid out differently states ``out_channels``, ``in_channels`` or ``kernel_size`` as a setting.
@@ -52,7 +52,7 @@ def _index(item: Any) -> str:
 
 
 def _convolution(query: CostQuery, settings: Settings) -> dict[str, Any]:
-    """Weight (output channels, input channels / groups, *kernel), or (*kernel, input channels / groups, output channels)."""
+    """Weight (outputs, inputs / groups, *kernel) or, with ``out_channels`` stated, ``out_channels`` is stated (*kernel, inputs / groups, outputs)."""
     weight = _array(query, 1)
     if len(weight) < 3:
         return {}
@@ -64,7 +64,7 @@ def _convolution(query: CostQuery, settings: Settings) -> dict[str, Any]:
 
 
 def _transposed_convolution(query: CostQuery, settings: Settings) -> dict[str, Any]:
-    """Weight (input channels, output channels / groups, *kernel)."""
+    """Weight (inputs, outputs / groups, *kernel)."""
     weight = _array(query, 1)
     if len(weight) < 3:
         return {}

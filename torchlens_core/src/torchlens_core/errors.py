@@ -117,6 +117,10 @@ class SaveError(TraceFileError):
     """The trace cannot be written: the path is taken or cannot be written to, or it holds what a file cannot hold."""
 
 
+class SaveWarning(TorchLensWarning):
+    """A trace was written without some of its values; the message says which and why."""
+
+
 class TraceFileMissing(TraceFileError, FileNotFoundError):
     """There is no trace file at this path."""
 

@@ -7,7 +7,7 @@ A *node* is an Op in the sense of the user: an input, a buffer version, a source
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -182,29 +182,36 @@ class Graph:
     @cached_property
     def to_output(self) -> bytearray:
         """1 for each node that reaches an output."""
-        return self._reaching(kind == Kind.OUTPUT for kind in self.kinds)
-
-    @cached_property
-    def orphans(self) -> bytearray:
-        """1 for each node connected to neither an input nor an output; written buffers and predicates are outputs here."""
-        ends = bytearray(kind == Kind.OUTPUT for kind in self.kinds)
-        for node, kind in enumerate(self.kinds):
-            if kind == Kind.BUFFER and self.program.sources[self.refs[node]].version > 1:
-                ends[node] = 1
-        for event in self.program.events:
-            if self.node_of[event.vid] >= 0:
-                ends[self.node_of[event.vid]] = 1
-        useful = self._reaching(ends)
-        return bytearray(not (a or b) for a, b in zip(self.from_input, useful, strict=True))
-
-    def _reaching(self, ends: Iterable[bool] | bytearray) -> bytearray:
-        reaches = bytearray(ends)
+        reaches = bytearray(kind == Kind.OUTPUT for kind in self.kinds)
         parents, start = self.edges[0], self.parent_start
         for node in range(len(self) - 1, -1, -1):
             if reaches[node]:
                 for edge in range(start[node], start[node + 1]):
                     reaches[parents[edge]] = 1
         return reaches
+
+    @cached_property
+    def orphans(self) -> bytearray:
+        """1 for each node connected to neither an input nor an output; written buffers and predicates are outputs here.
+
+        A node is connected to what it can be reached from by edges in any direction, so that no parent of a node that
+        is shown is hidden.
+        """
+        connected = bytearray(kind in (Kind.INPUT, Kind.OUTPUT) for kind in self.kinds)
+        for node, kind in enumerate(self.kinds):
+            if kind == Kind.BUFFER and self.program.sources[self.refs[node]].version > 1:
+                connected[node] = 1
+        for event in self.program.events:
+            if event.vid >= 0 and self.node_of[event.vid] >= 0:
+                connected[self.node_of[event.vid]] = 1
+        pending = [node for node in range(len(self)) if connected[node]]
+        while pending:
+            node = pending.pop()
+            for other in (*self.parents_of(node), *self.children_of(node)):
+                if not connected[other]:
+                    connected[other] = 1
+                    pending.append(other)
+        return bytearray(not here for here in connected)
 
     @cached_property
     def distances_from_input(self) -> tuple[array[int], array[int]]:

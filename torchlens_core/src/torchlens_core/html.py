@@ -6,25 +6,26 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from .draw.untrusted import visible
+from .record import Record
 from .text import field_text, shape_text
+from .untrusted import visible
 
 if TYPE_CHECKING:
-    from .record import Record
     from .trace import Trace
 
 MAX_ROWS = 200
 
 
 def record_html(record: Record) -> str:
-    """The declared fields that say something, by group, to be folded out."""
-    groups: dict[str, list[list[str]]] = {}
+    """The declared fields that say something; below the text of the record where it has one of its own."""
+    rows = []
     for field in record.fields():
         value = getattr(record, field.name)
         if value is not None and value not in ([], (), {}, ""):
-            groups.setdefault(field.group, []).append([field.name, field_text(field, value)])
-    parts = [_folded(group, _table([], rows)) for group, rows in groups.items()]
-    return f"<div><b>{_text(_title(record))}</b>{''.join(parts)}</div>"
+            rows.append([field.name, field_text(field, value)])
+    if type(record).__str__ is Record.__str__:
+        return f"<div><b>{_text(_title(record))}</b>{_table([], rows)}</div>"
+    return f"<div><pre>{escape(str(record))}</pre>{_folded('All fields', _table([], rows))}</div>"
 
 
 def trace_html(trace: Trace) -> str:

@@ -46,7 +46,7 @@ class Layer(Record):
 
     @field(group="names")
     def layer_label(self) -> str:
-        """``linear_1_1``"""
+        """Full label: ``linear_1_1``."""
         return self._trace.labels.layer(self._layer)
 
     @property
@@ -56,7 +56,7 @@ class Layer(Record):
 
     @field(group="names")
     def layer_label_short(self) -> str:
-        """``linear_1``"""
+        """Short label: ``linear_1``."""
         return self._trace.labels.short(self._layer)
 
     @field(group="names")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from .frames import Frame, source_context, source_line
 from .record import Record, field
 
-
 _MAX_LINES = 200  # of one call
 
 
@@ -93,7 +92,7 @@ class CodeLocation(Record):
 
     @field(group="source")
     def call_expression(self) -> str:
-        """The text of the call alone, line breaks left out: ``self.fc(x)``; empty where there is no source or no column."""
+        """The text of the call alone, in one line: ``self.fc(x)``; empty where there is no source or no column."""
         first, last = self.line_number, self.end_line_number
         if self.col_offset < 0 or not self._line(first) or not 0 <= last - first < _MAX_LINES:
             return ""
@@ -114,7 +113,7 @@ class CodeLocation(Record):
 
     @field(group="source")
     def var_names(self) -> list[str]:
-        """What the statement assigns to, where the call is all that stands on its right: ``['x']`` in ``x = self.fc(x)``."""
+        """What the call's result is assigned to: ``['x']`` in ``x = self.fc(x)``; empty for a part of an expression."""
         line, call = self.call_line, self.call_expression
         if not call or self.end_line_number != self.line_number:
             return []

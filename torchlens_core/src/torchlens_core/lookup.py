@@ -31,7 +31,7 @@ class Lookup:
         """The Op, Layer, Module, Param or Buffer of this name."""
         found = self._exact(name)
         if found is None:
-            found = self._only(name, [key for key in self._lower.get(name.lower(), ())])
+            found = self._only(name, self._lower.get(name.lower(), []))
         if found is None and name:
             found = self._only(name, [label for label in self._layer_labels if name.lower() in label.lower()])
         if found is None:
@@ -75,7 +75,7 @@ class Lookup:
     @cached_property
     def _lower(self) -> dict[str, list[str]]:
         index: dict[str, list[str]] = {}
-        for name in self.names():
+        for name in dict.fromkeys(self.names()):
             index.setdefault(name.lower(), []).append(name)
         return index
 

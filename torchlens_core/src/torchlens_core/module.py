@@ -11,6 +11,7 @@ from .program import ModuleInfo, Scope
 from .record import Record, field
 
 if TYPE_CHECKING:
+    from .draw import Drawing
     from .param import Buffer, Param
     from .trace import Trace
 
@@ -107,12 +108,12 @@ class Module(Record):
 
     @field(group="class", in_table=False)
     def methods(self) -> list[str]:
-        """Names of the methods that the user's classes define, ``forward`` and those of Python's data model left out."""
+        """Names of the methods that it has beyond those of every module; ``forward`` and ``__dunder__`` left out."""
         return list(self.facts.get("methods", ()))
 
     @field(group="class", in_table=False)
     def attributes(self) -> dict[str, Any]:
-        """Attributes of its own that are plain values (``{'in_features': 64}``); of others the type, as ``<Tokenizer>``."""
+        """Its own attributes: plain values as they are (``{'bias': True}``), of others the type (``<Tokenizer>``)."""
         return dict(self.facts.get("attributes", {}))
 
     @field(group="class")
@@ -202,7 +203,9 @@ class Module(Record):
     @property
     def buffers(self) -> list[Buffer]:
         """Its buffers and those of the modules below it, shared ones too."""
-        return [buffer for buffer in self._trace.buffers if any(_is_below(a, self._info.address) for a in buffer.holders)]
+        return [
+            buffer for buffer in self._trace.buffers if any(_is_below(a, self._info.address) for a in buffer.holders)
+        ]
 
     @field(group="parameters")
     def num_params(self) -> int:
@@ -292,6 +295,12 @@ class Module(Record):
         return None if None in each else sum(filter(None, each))
 
     # -- identity and showing --------------------------------------------------------------------------------------
+
+    def draw(self, *args: Any, **options: Any) -> Drawing:
+        """Draw this module alone. See :func:`torchlens_core.draw.draw` for the options."""
+        from .draw import draw
+
+        return draw(self._trace, *args, module=self.address, **options)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Module) and self._info is other._info

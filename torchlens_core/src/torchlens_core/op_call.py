@@ -25,7 +25,7 @@ class OpCall(OpNode):
 
     @field(group="function")
     def func_name(self) -> str:
-        """The framework's own name of the function: ``max_pool2d``, ``__add__``; ``input``, ``output`` ... for the others."""
+        """The framework's own name of the function: ``max_pool2d``, ``__add__``; for what is no operation its type."""
         func = self._func
         return func.name if func is not None else self._trace.labels.types[self._layer]
 
@@ -83,7 +83,7 @@ class OpCall(OpNode):
 
     @field(group="function")
     def autocast(self) -> str | None:
-        """dtype that autocast computed in; None where it was off."""
+        """Element type that autocast computed in; None where it was off."""
         ambient = self._row.ambient if self._row is not None else None
         return ", ".join(ambient["autocast"].values()) if ambient and ambient.get("autocast") else None
 
@@ -94,7 +94,7 @@ class OpCall(OpNode):
 
     @field(group="function", in_table=False)
     def code_context(self) -> list[CodeLocation]:
-        """The call stack, from the model's own call (``[0]``) inwards to the line that called the operation (``[-1]``)."""
+        """The call stack, from the model's own frame (``[0]``) inwards to that which called the operation (``[-1]``)."""
         row = self._row
         return self._trace.locations(row.scope, row.site) if row is not None else []
 

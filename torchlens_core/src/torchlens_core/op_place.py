@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .live_site import module_calls
 from .op_node import OpNode
 from .record import field
-from .live_site import module_calls
 
 if TYPE_CHECKING:
     from .module import Module, ModuleCall
@@ -21,7 +21,7 @@ class OpPlace(OpNode):
 
     @field(group="modules")
     def modules(self) -> list[str]:
-        """Labels of the module calls around it, outermost first: ``['mid:1', 'mid.blk:1']``; the model itself left out."""
+        """Labels of the module calls around it, outermost first: ``['mid:1', 'mid.blk:1']``; not the model's own."""
         return module_calls(self._scope)
 
     @field(group="modules")
@@ -52,7 +52,7 @@ class OpPlace(OpNode):
 
     @field(group="modules")
     def atomic_module_call(self) -> str | None:
-        """Label of the module call around it that holds no other Op (``Linear``, ``ReLU``); None where others ran too."""
+        """Label of the innermost module call where it holds no other Op (``Linear``, ``ReLU``); None otherwise."""
         label = self.module
         return label if label is not None and self._trace.modules.call(label).num_ops == 1 else None
 
@@ -108,7 +108,7 @@ class OpPlace(OpNode):
 
     @field(group="conditionals", in_table=False)
     def conditional_arm_children(self) -> dict[tuple[int, str], list[str]]:
-        """(conditional, arm) -> labels of the children with which that arm begins: THEN, ELIF and ELSE edges from here."""
+        """(conditional, arm) -> labels of the children with which it begins: THEN, ELIF and ELSE edges from here."""
         entries = self._trace.conditionals.arm_entry_edges.items()
         found = {key: self._names(child for parent, child in edges if parent == self._node) for key, edges in entries}
         return {key: children for key, children in found.items() if children}

@@ -70,5 +70,5 @@ class OpValue(OpNode):
 
     @field(group="value")
     def grad_fn_class_name(self) -> str | None:
-        """Class of the node of the gradient tape that made the array, ``ConvolutionBackward0``; None where there is none."""
+        """Class of the gradient tape's node that made the array, ``ConvolutionBackward0``; None where there is none."""
         return self._meta.grad_fn

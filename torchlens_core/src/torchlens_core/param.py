@@ -28,7 +28,7 @@ class State(Record):
 
     @field(group="names")
     def address(self) -> str:
-        """``features.0.weight``"""
+        """Where it stands in the model: ``features.0.weight``."""
         return self._source.address
 
     @field(group="names")
@@ -130,7 +130,7 @@ class Param(State):
 
 
 class Buffer(State):
-    """A buffer: non-trainable state, with a version for each time that it was written. Shape and type are the first's."""
+    """A buffer: non-trainable state, with a version for each time that it was written. Shape and type: the first's."""
 
     __slots__ = ("_sources",)
     kind = "buffer"

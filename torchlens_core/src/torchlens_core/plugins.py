@@ -13,7 +13,7 @@ import pluggy
 
 from . import hookspecs
 from .backend import Backend, not_implemented
-from .costs import register_cost_rule
+from .costs import Rule, register_cost_rule
 from .errors import BackendError, BackendMissing, PluginWarning, nearest
 
 ENTRY_POINTS = "torchlens"
@@ -65,33 +65,55 @@ class Registry:
                 )
 
     def add(self, plugin: Any, distribution: str = "", version: str | None = None) -> None:
-        """Register one plugin: a module or object with hook implementations."""
+        """Register one plugin: a module or object with hook implementations. One that fails leaves nothing behind."""
+        origin = (distribution or getattr(plugin, "__name__", repr(plugin)), version)
+        brought: list[Backend] = []
+        rules: list[tuple[str, Rule]] = []
         self.manager.register(plugin)
-        caller = self.manager.subset_hook_caller(
-            "torchlens_register_backends", [p for p in self.manager.get_plugins() if p is not plugin]
-        )
-
-        def register(backend: Backend) -> None:
+        try:
+            self._hook("torchlens_register_backends", plugin)(register=brought.append)
+            self._hook("torchlens_register_op_rules", plugin)(register=lambda type, rule: rules.append((type, rule)))
+            for backend in brought:
+                if not isinstance(backend, Backend):
+                    raise BackendError(f"{origin[0]} registers {backend!r} as a backend, which is no Backend object.")
+        except BaseException:
+            self.manager.unregister(plugin)
+            raise
+        for type_, rule in rules:
+            register_cost_rule(type_, rule)
+        for backend in brought:
             if backend.name in self.backends:
                 warnings.warn(
-                    f"Two plugins bring a backend {backend.name!r}; the first one stays.", PluginWarning, stacklevel=2
+                    f"Two plugins bring a backend {backend.name!r}: {self._origins[backend.name][0]}, which stays, and "
+                    f"{origin[0]}.",
+                    PluginWarning,
+                    stacklevel=2,
                 )
-                return
+                continue
             self.backends[backend.name] = backend
-            self._origins[backend.name] = (distribution or getattr(plugin, "__name__", repr(plugin)), version)
+            self._origins[backend.name] = origin
 
-        caller(register=register)
-        self.manager.subset_hook_caller(
-            "torchlens_register_op_rules", [p for p in self.manager.get_plugins() if p is not plugin]
-        )(register=register_cost_rule)
+    def _hook(self, name: str, plugin: Any) -> pluggy.HookCaller:
+        """A hook of one plugin alone."""
+        return self.manager.subset_hook_caller(name, [p for p in self.manager.get_plugins() if p is not plugin])
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why plugins could not be loaded, by name."""
+        return self._errors
 
     def list(self) -> list[BackendInfo]:
-        infos = []
-        for name, backend in self.backends.items():
-            plugin, version = self._origins[name]
-            infos.append(BackendInfo(name, plugin, version, backend.version(), backend.requires, lacks(backend)))
-        infos += [BackendInfo(name, name, None, None, "", (), error) for name, error in self._errors.items()]
-        return infos
+        """What is installed, with what could not be loaded at the end."""
+        infos = [self._info(name, backend) for name, backend in self.backends.items()]
+        return infos + [BackendInfo(name, name, None, None, "", (), error) for name, error in self._errors.items()]
+
+    def _info(self, name: str, backend: Backend) -> BackendInfo:
+        plugin, version = self._origins[name]
+        try:
+            found, error = backend.version(), None
+        except Exception as problem:  # a broken framework must not hide the others
+            found, error = None, f"{type(problem).__name__}: {problem}"
+        return BackendInfo(name, plugin, version, found, backend.requires, lacks(backend), error)
 
 
 def lacks(backend: Backend) -> tuple[str, ...]:
@@ -120,7 +142,7 @@ def get_backend(name: str) -> Backend:
     if name not in known:
         raise BackendMissing(
             f"No backend {name!r} is installed; there are {sorted(known) or 'none'}.{nearest(name, known)} "
-            f"For a framework of ours: pip install 'torchlens[{name}]'."
+            f"For a framework of ours: pip install 'torchlens[{name}]'.{_not_loaded()}"
         )
     backend = known[name]
     backend.load()
@@ -130,7 +152,7 @@ def get_backend(name: str) -> Backend:
 def choose_backend(model: Any, args: Sequence[Any]) -> Backend:
     """The backend whose model or arrays these are. Imports no framework."""
     known = registry().backends
-    claiming = [backend for backend in known.values() if backend.claims(model, args)]
+    claiming = [backend for backend in known.values() if _claims(backend, model, args)]
     if len(claiming) == 1:
         claiming[0].load()
         return claiming[0]
@@ -146,8 +168,26 @@ def choose_backend(model: Any, args: Sequence[Any]) -> Backend:
     raise BackendError(
         f"No backend recognises {_named(model)} with arguments {[_named(value) for value in args]}. "
         f"Installed backends: {sorted(known) or 'none'}. Pass backend=..., or install the framework's plugin: "
-        "pip install 'torchlens[NAME]'."
+        f"pip install 'torchlens[NAME]'.{_not_loaded()}"
     )
+
+
+def _claims(backend: Backend, model: Any, args: Sequence[Any]) -> bool:
+    try:
+        return backend.claims(model, args)
+    except Exception as error:  # of a stranger's plugin
+        warnings.warn(
+            f"The backend {backend.name!r} failed to tell whether the model is its own: {type(error).__name__}: {error}. "
+            "The others are asked.",
+            PluginWarning,
+            stacklevel=2,
+        )
+        return False
+
+
+def _not_loaded() -> str:
+    errors = registry().errors
+    return f" Plugins that could not be loaded: {errors}." if errors else ""
 
 
 def _framework_arrays(args: Sequence[Any]) -> bool:

@@ -227,7 +227,7 @@ class Program:
     kernels: dict[int, tuple[str, ...]] = field(default_factory=dict)  # row -> kernel names seen below it
     rng: dict[int, Any] = field(default_factory=dict)  # row -> generator state before it; -1: before the run
     batch_dims: dict[int, tuple[int, ...]] = field(default_factory=dict)  # vid -> axes added by vmap
-    constants: dict[int, Any] = field(default_factory=dict)  # vid -> array at the start, where a replay was asked for
+    constants: Mapping[int, Any] = field(default_factory=dict)  # vid -> array at the start, where a replay was asked for
     settings: dict[int, Mapping[str, Any]] = field(
         default_factory=dict
     )  # row -> arguments by name; filled when asked for

@@ -1,4 +1,4 @@
-"""Numbers as people read them: ``253.5 KB``, ``58.6 M``, ``1.4 GFLOPs``, ``1.4 ms``. One decimal, none where it is 0."""
+"""Numbers as people read them: ``253.5 KB``, ``58.6 M``, ``1.4 GFLOPs``, ``1.4 ms``; one decimal at most."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
 """How the records that a user sees are declared: one property each, with its unit and its place among the others.
 
-Name, type and doc of a field are those of its property, so that printing, data frames and the reference page of fields are
-made from one declaration.
+Name, type and doc of a field are those of its property, so that printing, data frames and the reference page of fields
+are made from one declaration.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 from .errors import OptionError, nearest
+from .untrusted import visible
 
+T = TypeVar("T")
 
 # Headings under which fields are printed and documented, in this order.
 GROUPS = (
@@ -31,25 +33,38 @@ class Field(NamedTuple):
     in_table: bool  # whether data frames have a column of it
 
 
-class field(property):  # noqa: N801  (used as a decorator, like property)
-    """A property that is a declared field: ``@field(group="graph", unit="edges")``."""
+class DeclaredField(property, Generic[T]):
+    """A property that is a declared field."""
 
-    def __init__(
-        self, fget: Callable[[Any], Any] | None = None, *, group: str, unit: str = "", in_table: bool = True
-    ) -> None:
-        super().__init__(fget)
-        self.group = group
-        self.unit = unit
-        self.in_table = in_table
+    group: str
+    unit: str
+    in_table: bool
 
-    def __call__(self, fget: Callable[[Any], Any]) -> field:
-        return field(fget, group=self.group, unit=self.unit, in_table=self.in_table)
+    if TYPE_CHECKING:  # the getter is that of `property`, whose result type checkers do not know
+
+        @overload
+        def __get__(self, instance: None, owner: type, /) -> Self: ...
+        @overload
+        def __get__(self, instance: Any, owner: type | None = None, /) -> T: ...
+        def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
 
     def declare(self, name: str) -> Field:
+        """The declaration, from the property's annotation and docstring."""
         assert self.fget is not None
         annotation = inspect.get_annotations(self.fget).get("return", "Any")
         doc = " ".join((inspect.getdoc(self.fget) or "").split())
         return Field(name, str(annotation), self.unit, self.group, doc, self.in_table)
+
+
+def field(*, group: str, unit: str = "", in_table: bool = True) -> Callable[[Callable[[Any], T]], DeclaredField[T]]:
+    """Declares a field, as ``property`` does a property: ``@field(group="graph", unit="edges")``."""
+
+    def declared(fget: Callable[[Any], T]) -> DeclaredField[T]:
+        made = DeclaredField[T](fget)
+        made.group, made.unit, made.in_table = group, unit, in_table
+        return made
+
+    return declared
 
 
 class Record:
@@ -85,8 +100,6 @@ class Record:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        from .draw.untrusted import visible
-
         return visible(self._brief())
 
     def __str__(self) -> str:
@@ -107,6 +120,6 @@ def _declared(cls: type[Record]) -> tuple[Field, ...]:
     declared: dict[str, Field] = {}
     for base in cls.__mro__:
         for name, value in vars(base).items():
-            if isinstance(value, field):
+            if isinstance(value, DeclaredField):
                 declared.setdefault(name, value.declare(name))
     return tuple(sorted(declared.values(), key=lambda f: GROUPS.index(f.group)))

@@ -104,10 +104,11 @@ class _Blocks:
                     self._current[place] = block
 
     def around(self, scope: Scope, site: int) -> tuple[Hashable, ...]:
-        """The blocks last begun in the loops that ``site`` stands in."""
-        if not self._positions or site < 0 or not self._loops[site]:
+        """The blocks last begun in the loops that ``site`` stands in, where those run different blocks."""
+        if not self._positions or site < 0:
             return ()
-        return tuple(self._current.get((scope.index, loop)) for loop in self._loops[site])
+        places = ((scope.index, loop) for loop in self._loops[site])
+        return tuple(self._current.get(place) for place in places if place in self._positions)
 
 
 def group(graph: Graph, *, recurrence: bool = True) -> array[int]:
@@ -121,7 +122,8 @@ def group(graph: Graph, *, recurrence: bool = True) -> array[int]:
     sites = _Sites(program)
     blocks = _Blocks(program, sites, holds_params, params_of)
     chains = _Interner()
-    scope_chain: dict[int, int] = {}
+    root = program.scopes[0]
+    scope_chain = {root.index: chains[root.address if root.address in holds_params else None]}
     entering = [scope for scope in program.scopes if scope.parent is not None]
     entering.reverse()
 
@@ -131,10 +133,11 @@ def group(graph: Graph, *, recurrence: bool = True) -> array[int]:
         if scope.address in holds_params:
             blocks.begin(parent, scope.site, scope.address)
             scope_chain[scope.index] = chains[scope.address]
+        elif (same := _call_around(scope, holds_params)) is not None:
+            scope_chain[scope.index] = scope_chain[same.index]
         else:
             chain = sites.chain[scope.site] if scope.site >= 0 else ()
-            outer = scope_chain.get(parent.index, -1)
-            scope_chain[scope.index] = chains[outer, chain, blocks.around(parent, scope.site)]
+            scope_chain[scope.index] = chains[scope_chain[parent.index], chain, blocks.around(parent, scope.site)]
 
     row_key: list[Hashable] = []
     for index, row in enumerate(program.rows):
@@ -147,16 +150,26 @@ def group(graph: Graph, *, recurrence: bool = True) -> array[int]:
             row_key.append((func.name, func.type, params, position))
         elif recurrence:
             chain = sites.chain[site] if site >= 0 else ()
-            outer = scope_chain.get(scope.index, -1)
+            outer = scope_chain[scope.index]
             row_key.append((func.name, func.type, scope.address, outer, chain, blocks.around(scope, site)))
         else:
-            row_key.append(index)
+            row_key.append(("row", index))
 
     layers = _Interner()
     numbers = array("q")
     for node, (kind, ref, out_index) in enumerate(zip(graph.kinds, graph.refs, graph.out_index, strict=True)):
         numbers.append(layers[(row_key[ref], out_index) if kind == Kind.COMPUTE else (kind, node)])
     return numbers
+
+
+def _call_around(scope: Scope, holds_params: set[str]) -> Scope | None:
+    """The enclosing call of the same module, where nothing with parameters is between: it calls itself."""
+    outer = scope.parent
+    while outer is not None and outer.address not in holds_params:
+        if outer.address == scope.address:
+            return outer
+        outer = outer.parent
+    return None
 
 
 def _modules_with_params(program: Program) -> set[str]:
@@ -178,13 +191,18 @@ def is_recurrent(graph: Graph, layer_of: array[int]) -> bool:
     repeated = {layer: 1 << bit for bit, layer in enumerate(layer for layer, n in passes.items() if n > 1)}
     if not repeated:
         return False
-    reached = [0] * len(graph)  # bit set of the repeated layers among a node's ancestors and itself
+    reached: dict[int, int] = {}  # bit set of the repeated layers among a node's ancestors and itself, while it is needed
+    unread = array("q", map(len, map(graph.children_of, range(len(graph)))))
     for node in range(len(graph)):
         mask = 0
         for parent in graph.parents_of(node):
             mask |= reached[parent]
+            unread[parent] -= 1
+            if not unread[parent]:
+                del reached[parent]
         own = repeated.get(layer_of[node], 0) if graph.from_input[node] else 0
         if mask & own:
             return True
-        reached[node] = mask | own
+        if unread[node]:
+            reached[node] = mask | own
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from .backend import Backend
@@ -28,7 +29,8 @@ class Replay:
         program: the tape, recorded with what a replay needs (``replay_ready=True``).
         backend: of the framework that ran it.
         sources: value id -> array, for every input, parameter, buffer and constant that the run read. Arrays that rows
-            write to are overwritten, so give copies of what must stay.
+            write to are overwritten, so give copies of what must stay. Results of a row that are given here too replace
+            what it returns: memory that nobody has filled is otherwise another every time.
     """
 
     def __init__(self, program: Program, backend: Backend, sources: Mapping[int, Any]) -> None:
@@ -73,7 +75,7 @@ class Replay:
             if len(returned) != len(expected):
                 raise ReplayError(f"Row {index} ({row.func.name}) returned {len(returned)} arrays and {len(expected)} before.")
             for vid, array in zip(expected, returned, strict=True):
-                made[vid] = env[vid] = array
+                made[vid] = env[vid] = env.get(vid, array)
         for vid in list(made):
             if vid in self._versions:
                 env[self._versions[vid]] = env[vid]
@@ -114,5 +116,7 @@ _READERS = {"bool": bool, "int": int, "float": float, "complex": complex, "index
 
 
 def read_again(event: Event, array: Any) -> Any:
-    """What the event's read gives for another array."""
-    return _READERS[event.kind](array) if event.kind in _READERS else event.value
+    """What the event's read gives for another array; as it was where one array alone does not tell (``x in array``)."""
+    if event.kind not in _READERS or (event.kind != "tolist" and prod(array.shape) != 1):
+        return event.value
+    return _READERS[event.kind](array)

@@ -108,7 +108,13 @@ def _unknown_types(trace: Trace) -> list[str]:
 
 def _graph(trace: Trace) -> list[str]:
     rows = [
-        [layer.layer_label, str(layer.num_passes), names_text(layer.parents), names_text(layer.children), layer.module or "-"]
+        [
+            layer.layer_label,
+            str(layer.num_passes),
+            names_text(layer.parents),
+            names_text(layer.children),
+            layer.module or "-",
+        ]
         for layer in trace.layers
     ]
     return [

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .draw.untrusted import shortened, visible
 from .errors import NotSupported, ValueOverwritten
 from .preview import preview
 from .quantities import bytes_text, count_text, duration_text, flops_text, macs_text
+from .untrusted import shortened, visible
 
 if TYPE_CHECKING:
     from .layer import Layer
@@ -65,7 +65,7 @@ def value_text(value: Any) -> str:
 
 
 def config_text(config: dict[str, Any]) -> str:
-    """``out_channels=384, kernel_size=(3, 3)``"""
+    """Settings as they are written in a call: ``out_channels=384, kernel_size=(3, 3)``."""
     return ", ".join(f"{name}={value_text(value)}" for name, value in config.items())
 
 
@@ -136,7 +136,11 @@ def _value_lines(op: Op) -> list[str]:
 
 
 def _relation_lines(op: Op) -> list[str]:
-    lines = ["Related Layers:", f"- parent layers: {names_text(op.parents)}", f"- child layers: {names_text(op.children)}"]
+    lines = [
+        "Related Layers:",
+        f"- parent layers: {names_text(op.parents)}",
+        f"- child layers: {names_text(op.children)}",
+    ]
     for what, names in (("parents", op.siblings), ("children", op.co_parents)):
         if names:
             lines.append(f"- shares {what} with layers: {names_text(names)}")
@@ -165,7 +169,8 @@ def _param_line(op: Op | Layer) -> str:
     if not op.param_shapes:
         return "Params: no params used"
     shapes = ", ".join(map(str, op.param_shapes))
-    return f"Params: Computed from params with shape {shapes}; {op.num_params} params total ({bytes_text(op.param_nbytes)})"
+    total = f"{op.num_params} params total ({bytes_text(op.param_nbytes)})"
+    return f"Params: Computed from params with shape {shapes}; {total}"
 
 
 def _func_line(op: Op) -> str:
@@ -247,5 +252,5 @@ def _run_lines(trace: Trace) -> list[str]:
 
 def _op_row(op: Op) -> list[str]:
     params = count_text(op.num_params) if op.uses_params else ""
-    return [str(op.ordinal_index), op.label if op.num_passes > 1 else op.layer_label, shape_text(op.shape), op.module or "",
-            params]  # fmt: skip
+    label = op.label if op.num_passes > 1 else op.layer_label
+    return [str(op.ordinal_index), label, shape_text(op.shape), op.module or "", params]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import LabelError
 from .op import Op
@@ -10,12 +10,15 @@ from .selection import Selection
 from .selectors import LABEL_PATTERN, Selector
 from .trace_facts import TraceFacts
 
+if TYPE_CHECKING:
+    from .draw import Drawing
+
 
 class Trace(TraceFacts):
     """Every operation of one run of a model, with its output, its place in the graph and in the module tree.
 
     ``trace[key]`` finds Ops by position, label, module address or selector; iterating gives inputs, compute Ops and
-    outputs in the order they ran. What is derived (labels, layers, distances, costs) is worked out when first asked for.
+    outputs in the order they ran. What is derived (labels, layers, distances, costs) is worked out when asked for.
     """
 
     # -- looking up ------------------------------------------------------------------------------------------------
@@ -32,6 +35,8 @@ class Trace(TraceFacts):
         return self.lookup.by_name(key)
 
     def __contains__(self, key: object) -> bool:
+        if isinstance(key, Op):
+            return key.trace is self and key.ordinal_index is not None
         if not isinstance(key, str):
             return False
         try:
@@ -78,7 +83,7 @@ class Trace(TraceFacts):
         """A data frame with one row an Op."""
         return self.ops.to_pandas()
 
-    def draw(self, *args: Any, **options: Any) -> Any:
+    def draw(self, *args: Any, **options: Any) -> Drawing:
         """Draw the graph. See :func:`torchlens_core.draw.draw` for the options."""
         from .draw import draw
 

@@ -85,6 +85,7 @@ class TraceBase(Record):
         return Accessor(Layer, records, "layer")
 
     def layer(self, number: int) -> Layer:
+        """A layer by its number in ``labels``."""
         return Layer(self._trace, number)
 
     @cached_property

@@ -10,7 +10,6 @@ from typing import Any
 
 from .costs import Cost, total
 from .graph import Kind
-
 from .op import Op
 from .record import field
 from .trace_base import TraceBase

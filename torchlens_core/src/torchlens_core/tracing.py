@@ -76,6 +76,7 @@ def trace(
         )
     if granularity not in ("function", "kernel"):
         raise ValueError(f"granularity is 'function' or 'kernel'; got {granularity!r}.")
+    options = _given(locals())
     call = make_call(model, args, kwargs)
     chosen = backend_for(call, backend)
     plan = Plan(save, halt, lookback=lookback, transform=activation_transform, device=output_device)
@@ -84,6 +85,7 @@ def trace(
     needs |= {"kernel rows"} if granularity == "kernel" else set()
     needs |= {"replay"} if replay_ready else set()
     made = run(chosen, call, plan, needs, recurrence=recurrence, keep_orphans=keep_orphans, detach=detach)[0]
+    made.program.facts["options"] = options
     if plan.selectors and plan.keeps and not len(made.values):
         warnings.warn(
             f"save={[keep.selector for keep in plan.keeps]} matched nothing in this run, so the trace holds no values. "
@@ -91,7 +93,16 @@ def trace(
             SelectorWarning,
             stacklevel=2,
         )
+    if plan.halt is not None and made.halted is None:
+        warnings.warn(f"halt={plan.halt!r} matched nothing: the model ran to its end.", SelectorWarning, stacklevel=2)
     return made
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``trace`` that differ from their defaults, as they are noted: numbers and names, of all else the repr."""
+    defaults: Mapping[str, Any] = trace.__kwdefaults__ or {}
+    given = {name: values[name] for name, default in defaults.items() if values[name] is not default}
+    return {name: value if isinstance(value, bool | int | str) else repr(value) for name, value in given.items()}
 
 
 def make_call(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> Call:

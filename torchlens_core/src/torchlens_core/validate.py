@@ -16,7 +16,7 @@ from .errors import ReplayError
 from .graph import Kind
 from .op import Op
 from .plan import Plan
-from .program import Event, Program
+from .program import Event, Program, walk_outs
 from .replay import Replay, Step, events_by_row, read_again
 from .trace import Trace
 from .tracing import backend_for, make_call, run
@@ -139,13 +139,14 @@ class _Validator:
     def _replay(self, made: Trace) -> None:
         program = made.program
         try:
-            for step in Replay(program, self._backend, self._sources(program, {})).steps():
+            for step in Replay(program, self._backend, self._sources(made, {})).steps():
                 self._compare_step(made, step)
         except ReplayError as error:
             self.report.problems.append(str(error))
 
-    def _sources(self, program: Program, parameters: Mapping[str, Any]) -> dict[int, Any]:
+    def _sources(self, made: Trace, parameters: Mapping[str, Any]) -> dict[int, Any]:
         """The arrays that a replay starts from, copies of all that it may write to."""
+        program = made.program
         state = {item.address: item.array for item in self._discovery.state}
         sources: dict[int, Any] = {}
         for source in program.sources:
@@ -154,6 +155,10 @@ class _Validator:
             elif source.kind == "param":
                 array = parameters.get(source.address, state[source.address])
                 sources[source.vid] = self._arrays.copy(array) if source.vid in _written(program) else self._arrays.detach(array)
+        for row in program.rows:
+            if row.func.undefined:
+                filled = (vid for vid, _ in walk_outs(row.outs) if vid is not None and vid in made.values)
+                sources.update((vid, self._arrays.copy(made.values[vid])) for vid in filled)
         return sources
 
     def _compare_step(self, made: Trace, step: Step) -> None:
@@ -186,7 +191,7 @@ class _Validator:
             except Exception as error:  # the model's own: other parameters need not suit it
                 report.diverged_at = f"the model itself, which raised {type(error).__name__}: {error}"
                 return
-        replay = Replay(made.program, self._backend, self._sources(made.program, parameters))
+        replay = Replay(made.program, self._backend, self._sources(made, parameters))
         report.diverged_at = self._follow(made, replay)
         if report.diverged_at is not None:
             return

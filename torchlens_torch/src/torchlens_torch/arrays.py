@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +26,17 @@ _BY_BITS: dict[torch.dtype, tuple[torch.dtype, Any]] = {
     torch.float8_e5m2fnuz: (torch.uint8, ml_dtypes.float8_e5m2fnuz),
 }
 _BY_NUMPY = {np.dtype(there): (bits, here) for here, (bits, there) in _BY_BITS.items()}
+
+_KINDS: dict[type, str] = {
+    torch.device: "device", torch.layout: "layout", torch.memory_format: "memory_format", torch.qscheme: "qscheme",
+}  # fmt: skip
+
+
+@functools.cache
+def _constants() -> dict[tuple[str, str], Any]:
+    """torch's dtypes, layouts ... by kind and name. A table, so that a name from a file is never an attribute of torch."""
+    named = ((TorchArrays().constant_name(value), value) for value in vars(torch).values())
+    return {name: value for name, value in named if name is not None}
 
 
 class TorchArrays(Arrays):
@@ -88,6 +100,21 @@ class TorchArrays(Arrays):
             return torch.from_numpy(raw).view(bits[1])
         return torch.from_numpy(np.array(array, copy=True))
 
+    def constant_name(self, value: Any) -> tuple[str, str] | None:
+        if isinstance(value, torch.dtype):
+            return "dtype", self.dtype_name(value)
+        kind = _KINDS.get(type(value))
+        return None if kind is None else (kind, str(value).removeprefix("torch."))
+
+    def constant(self, kind: str, name: str) -> Any:
+        if kind == "device":
+            try:
+                return torch.device(name)
+            except RuntimeError as error:
+                raise ValueError(str(error).split("\n")[0]) from None
+        found = _constants().get((kind, name))
+        return super().constant(kind, name) if found is None else found
+
     def equal(self, left: Tensor, right: Tensor, *, rtol: float, atol: float) -> bool:
         if left.shape != right.shape or left.dtype != right.dtype:
             return False
@@ -107,7 +134,7 @@ class TorchArrays(Arrays):
     def perturb(self, array: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         array = array.detach()
-        if not array.is_floating_point():
+        if not array.is_floating_point() or not array.numel():
             return array.clone()
         noise = torch.randn(array.shape, generator=generator, dtype=torch.float32).to(array.device)
         scale = array.float().std() if array.numel() > 1 else array.float().abs().max()

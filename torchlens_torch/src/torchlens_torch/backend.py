@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 
 from torchlens_core.backend import Call, Discovery
 from torchlens_core.program import Row
 from torchlens_core.session import Session
-from torchlens_core.vocabulary import canonical_type
+from torchlens_core.vocabulary import canonical_type, is_reflected
 
 from . import run
 from .arrays import TorchArrays
 from .capture import rng_state
 from .containers import leaves
+from .reflected import in_order
 from .settings import settings
 from .state import discover
 
@@ -109,6 +110,10 @@ def _callables() -> frozenset[Any]:
     return frozenset(func for group in overridable.values() for func in group)
 
 
+# What torch lets a mode see and no trace file may ask for: it touches files, or sets the state of an object.
+_NOT_FROM_FILES = frozenset({"from_file", "__reduce_ex__", "__setstate__", "module_load"})
+
+
 def resolve(path: str) -> Callable[..., Any] | None:
     """The function of a path written by ``functions.path_of``, or None where it is not one of torch's operations."""
     if path.startswith("torch.ops.aten."):
@@ -123,8 +128,10 @@ def resolve(path: str) -> Callable[..., Any] | None:
     if names[-1] == "__get__" and len(names) == 2 and owner is torch.Tensor:
         getter = getattr(getattr(torch.Tensor, names[0], None), "__get__", None)
         return getter if getter in _callables() else None
-    found = getattr(owner, names[0], None) if len(names) == 1 else None
-    return found if found in _callables() or isinstance(found, OpOverload) else None
+    found = getattr(owner, names[0], None) if len(names) == 1 and names[0] not in _NOT_FROM_FILES else None
+    if found not in _callables() and not isinstance(found, OpOverload):
+        return None
+    return in_order(found) if is_reflected(names[0]) else found
 
 
 def _owner(prefix: str) -> Any:
@@ -136,8 +143,9 @@ def _owner(prefix: str) -> Any:
 
 def _aten(name: str) -> Callable[..., Any] | None:
     base, _, overload = name.partition(".")
-    packet = getattr(torch.ops.aten, base, None) if base.isidentifier() else None
-    return getattr(packet, overload or "default", None) if packet is not None else None
+    packet = getattr(torch.ops.aten, base, None) if base.isidentifier() and base not in _NOT_FROM_FILES else None
+    found = getattr(packet, overload or "default", None) if isinstance(packet, OpOverloadPacket) else None
+    return found if isinstance(found, OpOverload) else None
 
 
 @functools.cache

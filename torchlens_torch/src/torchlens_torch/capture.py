@@ -26,7 +26,7 @@ from torchlens_core.session import Halt, Session
 from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
-from .memory import Memory, stamp
+from .memory import Memory, region_of, stamp, storage_of
 from .state import find_constant
 
 _PLAIN, _TENSOR, _CONTAINER = range(3)
@@ -55,6 +55,7 @@ class Recorder(TorchFunctionMode):
         self.with_sites = "sites" in session.needs
         self._classes = dict(_BASE_CLASSES)
         self._pinned: list[Tensor] = []  # arrays whose id must stay their own
+        self.buffer_arrays: list[Tensor] = []
         self._unknown: list[str] = []
 
     # -- the hot loop ----------------------------------------------------------------------------------------------
@@ -210,17 +211,48 @@ class Recorder(TorchFunctionMode):
     def _add_unknown(self, array: Tensor) -> int:
         """An array that nothing recorded made: a constant that the model's code can reach, or one of unknown origin."""
         session = self.session
-        address = find_constant(array, session.discovery, sys._getframe(2))
-        if address is not None:
-            vid = session.source("const", address, meta_of(array))
-        else:
-            vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
-            self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
-            self.keep(vid, array, session.decide_source(vid, array))
-        if self.replay:
-            session.constants[vid] = array.detach().clone()
+        with torch._C.DisableTorchFunction():
+            address = find_constant(array, session.discovery, sys._getframe(2))
+            if address is not None:
+                vid = session.source("const", address, meta_of(array))
+            else:
+                view = self._unseen_view(array)
+                if view >= 0:
+                    return view
+                vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
+                self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
+                self.memory.expose(array)  # who made it unseen can write it unseen
+                self.keep(vid, array, session.decide_source(vid, array))
+            if self.replay:
+                session.constants[vid] = array.detach().clone()
         self.pin(array, vid)
         return vid
+
+    def _unseen_view(self, array: Tensor) -> int:
+        """The value id of an array made unseen in the memory of a known one; -1 where its memory is its own.
+
+        The same elements are the same value; a view of others is recorded as one.
+        """
+        base = self._latest_in(storage_of(array))
+        if base is None or base.dtype != array.dtype:
+            return -1
+        vid = self.vid_of(base)
+        if region_of(base) == region_of(array):
+            self.known[id(array)] = (_ref(array), vid)
+            return vid
+        now = perf_counter_ns()
+        place = (tuple(array.shape), array.stride(), array.storage_offset())
+        new = self.assign(array)
+        self._append(Row(describe(torch.as_strided), (HOLE, *place), _EMPTY, (vid,), new, self.session.scope, -1, now, now, None), array)
+        return new
+
+    def _latest_in(self, storage: int) -> Tensor | None:
+        """The array that was last made, of those that are still there, in a storage."""
+        for reference, _ in reversed(self.known.values()):
+            array = reference() if isinstance(reference, weakref.ref) else None
+            if array is not None and storage_of(array) == storage:
+                return array
+        return next((array for array in reversed(self._pinned) if storage_of(array) == storage), None)
 
     def pin(self, array: Tensor, vid: int) -> None:
         """Give an array a value id for the rest of the run."""
@@ -241,6 +273,8 @@ class Recorder(TorchFunctionMode):
     def _register(self, info: TorchFunc, out: Any, targets: list[Tensor] | None) -> tuple[Any, Any]:
         """Value ids for what a call returned. Returns the result, aliased where it was an argument, and its mirror."""
         if isinstance(out, Tensor):
+            if info.same_object and isinstance(out, torch.nn.Parameter):
+                return out, None  # it stays the parameter that it was
             if targets is None and not info.same_object and self.is_known(out):
                 out = _alias(out)
             return out, self.assign(out)
@@ -249,9 +283,11 @@ class Recorder(TorchFunctionMode):
                 return out, None
             outs = tuple(self.assign(target) for target in targets)
             return out, outs[0] if len(outs) == 1 else outs
-        if isinstance(out, tuple | list) and any(isinstance(item, Tensor) and self.is_known(item) for item in out):
-            items = [_alias(item) if isinstance(item, Tensor) and self.is_known(item) else item for item in out]
-            out = type(out)(items)
+        if isinstance(out, tuple | list):
+            written = {id(target) for target in targets or ()}
+            passed = [isinstance(item, Tensor) and id(item) not in written and self.is_known(item) for item in out]
+            if any(passed):
+                out = type(out)([_alias(item) if is_passed else item for item, is_passed in zip(out, passed, strict=True)])
         outs = mirror(out, self.assign)
         return out, outs if _has_arrays(outs) else None
 
@@ -266,15 +302,20 @@ class Recorder(TorchFunctionMode):
             if deps:
                 session.deps[len(session.rows)] = tuple(deps)
             row = Row(info, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
-            session.rows.append(row)
-            decision = session.scope.memo.get(info) or session.decide(info, session.scope)
-            if decision.slow:
-                decision = session.decide_op(new, alias)
-            if decision.keep is not None:
-                self.keep(new, alias, decision)
-            if decision.stop:
-                self._stop(new)
+            self._append(row, alias)
         return alias, new
+
+    def _append(self, row: Row, array: Tensor) -> None:
+        """Add a row that the handler did not see run, and do with its array what was asked for."""
+        session = self.session
+        session.rows.append(row)
+        decision = row.scope.memo.get(row.func) or session.decide(row.func, row.scope)
+        if decision.slow:
+            decision = session.decide_op(row.outs, array)
+        if decision.keep is not None:
+            self.keep(row.outs, array, decision)
+        if decision.stop:
+            self._stop(row.outs)
 
     def is_known(self, array: Tensor) -> bool:
         entry = self.known.get(id(array))
@@ -324,9 +365,21 @@ class Recorder(TorchFunctionMode):
                 newest = self._new_version(buffer, target, new)
                 pairs.append((new, newest))
                 new = newest
-            self.memory.after_write(target, row, new)
+            if not session.rows[row][0].rebinds:
+                pairs += self._write_buffers_through(target)
+                self.memory.after_write(target, row, new)
         session.writes[row] = tuple(pairs)
         self.watermark = len(session.metas)
+
+    def _write_buffers_through(self, view: Tensor) -> list[tuple[int, int]]:
+        """New versions of the buffers that a write to another array overwrote: a view of them, their ``.data``."""
+        pairs: list[tuple[int, int]] = []
+        for buffer in self.memory.overlapping(view, self.buffer_arrays):
+            if buffer is not view:
+                old = self.vid_of(buffer)
+                new = self.assign(buffer)
+                pairs += [(old, new), (new, self._new_version(self.buffers[id(buffer)], buffer, new))]
+        return pairs
 
     def _new_version(self, buffer: Source, array: Tensor, origin: int) -> int:
         """The next version of a buffer, whose value is that of the array ``origin``."""
@@ -335,6 +388,8 @@ class Recorder(TorchFunctionMode):
             "buffer", buffer.address, meta_of(array), version=buffer.version + 1, origin=origin,
             row=len(session.rows), module=buffer.module, aliases=buffer.aliases,
         )  # fmt: skip
+        if id(array) not in self.buffers:
+            self.buffer_arrays.append(array)
         self.buffers[id(array)] = session.sources[-1]
         self.pin(array, vid)
         self.keep_copy(vid, array)
@@ -346,6 +401,8 @@ class Recorder(TorchFunctionMode):
             self._add_unknown(array)
         versions = [s for s in self.session.sources if s.kind == "buffer" and s.address == address]
         before = versions[-1] if versions else Source("buffer", address, -1, version=0, module=module)
+        if before.vid == self.vid_of(array):
+            return  # set to what it was already
         if before.row < 0:
             before.row = len(self.session.rows)
         self._new_version(before, array, self.vid_of(array))
@@ -421,9 +478,13 @@ def _alias(array: Tensor) -> Tensor:
     """A fresh object for the same memory, so that it is known who reads the result and who the argument.
 
     Indexing keeps the strides as they are; ``view_as`` would rewrite those of axes of length 1, which hides a memory
-    format such as channels_last from the kernels that choose by it.
+    format such as channels_last from the kernels that choose by it. The argument itself would have stayed attached to its
+    gradient tape under ``no_grad`` too.
     """
-    return array[...]
+    if torch.is_grad_enabled():
+        return array[...]
+    with torch.enable_grad():
+        return array[...]
 
 
 def _ambient() -> dict[str, Any]:

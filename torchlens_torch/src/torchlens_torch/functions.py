@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch._ops import OpOverload, OpOverloadPacket
 
 from torchlens_core.program import Func
-from torchlens_core.vocabulary import canonical_type
+from torchlens_core.vocabulary import canonical_type, is_reflected
+
+from .reflected import calling_in_order, is_in_order
 
 Writes = Callable[[Sequence[Any], Mapping[str, Any]], Sequence[Any]]
 
@@ -70,11 +72,12 @@ _UNDEFINED = frozenset(
 class TorchFunc(Func):
     """A function of torch."""
 
-    __slots__ = ("event", "exposes", "opened", "same_object")
-    event: str | None
-    exposes: bool
-    opened: Callable[..., Any] | None
-    same_object: bool
+    __slots__ = ("event", "exposes", "opened", "rebinds", "same_object")
+    event: str | None  # of what kind of read as a Python value it is
+    exposes: bool  # hands out the memory itself
+    opened: Callable[..., Any] | None  # what to call instead, with the mode on
+    rebinds: bool  # gives its target another's memory, and writes to none
+    same_object: bool  # returns its argument, changed in what is no value
 
 
 _known: dict[Any, TorchFunc] = {}
@@ -92,20 +95,25 @@ def _describe(func: Any) -> TorchFunc:
     is_property, name = _name(func)
     is_read = name in (_READ_PROPERTIES if is_property else _READS)
     is_setter = getattr(func, "__name__", "") == "__set__"
+    sets_data = is_setter and name == "data"
     described = TorchFunc(
         func,
         name,
         canonical_type(name),
         path=path_of(func, name),
-        writes=_first if is_setter and name == "data" else None if is_property else _writes(func, name),
+        writes=_first if sets_data else None if is_property else _writes(func, name),
         random=name in _RANDOM,
         undefined=name in _UNDEFINED,
-        silent=is_read or (is_setter and name != "data"),
+        silent=is_read or (is_setter and not sets_data),
     )
     described.event = None if is_property else _EVENTS.get(name)
     described.exposes = name in _EXPOSES
+    described.rebinds = sets_data
     described.same_object = name in _SAME_OBJECT
-    described.opened = _opened_copy(func) if func in OPENED else None
+    if is_reflected(name) and not is_in_order(func):
+        described.opened = calling_in_order(func)
+    else:
+        described.opened = _opened_copy(func) if func in OPENED else None
     return described
 
 

@@ -9,6 +9,7 @@ offset, sizes and strides, exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -100,24 +101,26 @@ class Memory:
         self._kept: dict[int, list[int]] = {}  # storage -> vids of kept references
         self._written: dict[int, list[tuple[int, int, Region]]] = {}  # storage -> (row, new vid, region)
         self._exposed: set[int] = set()
+        self._beside: list[int] = []  # vids in the storage about to be written that the write leaves as they are
 
     # Kept values are looked up by storage only from the first write on: a model without writes pays nothing.
 
     def before_write(self, targets: list[Tensor]) -> None:
         """Copy the kept values that a write to these arrays would change."""
         self._index_kept()
+        self._beside.clear()
         for target in targets:
             region = region_of(target)
             for vid in list(self._kept.get(storage_of(target), ())):
                 held, version = self._values.get(vid, (None, None))
-                if held is None:
-                    continue
+                if held is None or (version is not None and held._version != version):
+                    continue  # let go, or written before without being seen: `release` says so
                 if held is target or overlap(region_of(held), region):
-                    self._copy(vid, held, version)
+                    self._copy(vid, held)
+                else:
+                    self._beside.append(vid)
 
-    def _copy(self, vid: int, held: Tensor, version: int | None) -> None:
-        if version is not None and held._version != version:
-            return  # written before without being seen: `release` says so
+    def _copy(self, vid: int, held: Tensor) -> None:
         copy = held.detach().clone()
         self._values[vid] = (copy, stamp(copy))
         self._kept[storage_of(held)].remove(vid)
@@ -134,10 +137,15 @@ class Memory:
         """A row wrote this array; ``vid`` is its new value id."""
         storage = storage_of(target)
         self._written.setdefault(storage, []).append((row, vid, region_of(target)))
-        for kept in self._kept.get(storage, ()):  # not overlapping: the shared version counter moved all the same
+        for kept in self._beside:  # not overwritten: the version counter, which views share, moved all the same
             held, version = self._values.get(kept, (None, None))
             if held is not None and version is not None:
                 self._values[kept] = (held, held._version)
+
+    def overlapping(self, target: Tensor, arrays: Iterable[Tensor]) -> list[Tensor]:
+        """Those of some arrays that share memory with another one."""
+        storage, region = storage_of(target), region_of(target)
+        return [array for array in arrays if storage_of(array) == storage and overlap(region_of(array), region)]
 
     def last_write(self, array: Tensor, vid: int) -> int | None:
         """The last row that overwrote memory of an array through another array, since the array became ``vid``."""

@@ -151,13 +151,14 @@ class ModuleCalls:
         """Keep what is wanted of what a module returned, and stop where that is wanted."""
         session, recorder = self.session, self.recorder
         stop_at = -1
-        for _, array in leaves(out):
-            vid = recorder.vid_of(array)
-            decision = decisions.get(vid)
-            if decision is not None:
-                recorder.keep(vid, array, decision)
-                if decision.stop and stop_at < 0:
-                    stop_at = vid
+        with torch._C.DisableTorchFunction():
+            for _, array in leaves(out):
+                vid = recorder.vid_of(array)
+                decision = decisions.get(vid)
+                if decision is not None:
+                    recorder.keep(vid, array, decision)
+                    if decision.stop and stop_at < 0:
+                        stop_at = vid
         if stop_at >= 0:
             session.halted_vid = stop_at
             raise Halt

@@ -78,6 +78,7 @@ def _add_state(recorder: Recorder) -> None:
         pinned.append(array)
         if state.is_buffer:
             recorder.buffers[id(array)] = source
+            recorder.buffer_arrays.append(array)
             known[id(array)] = (_first_read(recorder, source, array), vid)
             if recorder.replay:
                 session.constants[vid] = array.detach().clone()
@@ -91,7 +92,8 @@ def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
     def read() -> Tensor:
         source.row = len(recorder.session.rows)
         recorder.known[id(array)] = (None, source.vid)
-        recorder.keep_copy(source.vid, array)
+        with torch._C.DisableTorchFunction():
+            recorder.keep_copy(source.vid, array)
         return array
 
     return read

@@ -20,6 +20,8 @@ _CODES = (torch.dtype, torch.layout, torch.memory_format)  # integers as far as 
 
 
 class Argument(NamedTuple):
+    """One argument of a signature."""
+
     name: str
     default: Any = _REQUIRED
     kind: str = ""  # the type in the words of a schema ('List[int]'); '' where anything goes

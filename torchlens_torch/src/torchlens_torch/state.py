@@ -13,9 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from torchlens_core.backend import Call, Discovery, State
+from torchlens_core.module_facts import ModuleFacts, function_facts, plain
 from torchlens_core.program import ModuleInfo
 
-_WRAPPERS = ("_orig_mod.",)
+_INTERNAL = frozenset(vars(nn.Module()))  # attributes that every module has
+_SCALARS = frozenset({int, float, bool, type(None)})
+_HOOKS = (
+    ("forward_pre", "_forward_pre_hooks"),
+    ("forward", "_forward_hooks"),
+    ("backward_pre", "_backward_pre_hooks"),
+    ("backward", "_backward_hooks"),
+)
 
 
 def discover(call: Call) -> Discovery:
@@ -26,7 +34,8 @@ def discover(call: Call) -> Discovery:
         info = module_info("", unwrap(call.model))
     else:
         name = getattr(call.model, "__name__", None) or type(call.model).__name__
-        info = ModuleInfo("", name, getattr(call.model, "__qualname__", name))
+        qualname = getattr(call.model, "__qualname__", name)
+        info = ModuleInfo("", name, qualname, facts=function_facts(call.model))
     modules: dict[int, tuple[ModuleInfo, Any]] = {}
     if not any(prefix == "" for prefix, _ in roots):
         modules[0] = (info, None)
@@ -121,8 +130,18 @@ def _note_state(address: str, table: Mapping[str, Any], is_buffer: bool, state: 
 
 
 def module_info(address: str, module: nn.Module) -> ModuleInfo:
+    """What is known of one module. Called for every module before every trace, so cheap."""
     cls = type(module)
-    return ModuleInfo(address, _class_name(module), f"{cls.__module__}.{cls.__qualname__}", training=module.training)
+    own = vars(module)
+    attributes = {
+        name: value if value.__class__ in _SCALARS else plain(value)
+        for name, value in own.items()
+        if name not in _INTERNAL
+    }
+    hooks = {kind: len(own[table]) for kind, table in _HOOKS if own.get(table)}
+    facts = ModuleFacts(cls, nn.Module, "forward", attributes, hooks)
+    qualname = f"{cls.__module__}.{cls.__qualname__}"
+    return ModuleInfo(address, _class_name(module), qualname, training=module.training, facts=facts)
 
 
 def _class_name(module: nn.Module) -> str:

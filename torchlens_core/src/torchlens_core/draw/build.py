@@ -109,17 +109,22 @@ class _Builder:
     # -- the border of a module that is drawn alone ----------------------------------------------------------------
 
     def _links_of_focus(self, passes: dict[str, set[int]]) -> Iterator[Link]:
-        """The links inside; for each array that enters a node where it comes from; for each that leaves an output."""
+        """The links inside; for each array that enters a node where it comes from; for each that leaves an output.
+
+        What a call of the module returned leaves it, too, where no Op took it.
+        """
         inside = set(self.end_of)
         leaving = dict.fromkeys(node for node in self._returned() if node in inside)
         for link in self.choice.links():
             if link.child in inside:
                 if link.parent not in inside:
                     self._add_border("entry", link.parent, link.parent, passes)
+                leaving.pop(link.parent, None)
                 yield link
-            elif link.parent in inside:
+        for link in self.choice.links():
+            if link.parent in inside and link.child not in inside:
                 leaving[link.parent] = None
-        for node in leaving:
+        for node in sorted(leaving):
             self._add_border("exit", node, ~node, passes)  # no Op stands for it: the complement of the Op that leaves
             yield Link(node, ~node, -1, False, (node, ~node))
 

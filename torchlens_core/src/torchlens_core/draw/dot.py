@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..untrusted import visible
 from .picture import Picture
 from .scene import Edge, Group
 from .style import LEGEND, NodeSpec, box_width, edge_style
-from .untrusted import visible
 
 _RANKDIR = {"bottomup": "BT", "topdown": "TB", "leftright": "LR"}
 _TITLE, _MARK, _SMALL = 1.5, 1.8, 0.85  # the caption; IF, THEN, ELSE; arguments and passes: times the font size
@@ -64,14 +64,15 @@ class _Writer:
         self.theme = picture.theme
         self.look = picture.look
         self.size = picture.look.font_size
+        self.joined: set[tuple[str, str, str, str]] = set()  # ends and passes of the edges written so far
 
     def lines(self) -> Iterator[str]:
         theme, font = self.theme, {"fontname": self.theme.font, "fontsize": self.size}
         yield "digraph {"
         yield f"  graph{_bracketed(self._graph(), self.picture.graph)}"
         yield f"  node{_bracketed({}, font | {'margin': '0.12,0.07', 'height': 0.3, 'width': 0.6})}"
-        edge = {"color": theme.line, "fontcolor": theme.line, "arrowsize": 0.7, "labeldistance": 1.8}
-        yield f"  edge{_bracketed({}, font | edge | {'fontsize': self.size * _SMALL})}"
+        edges = {"color": theme.line, "fontcolor": theme.line, "arrowsize": 0.7, "labeldistance": 2.0, "labelangle": -45}
+        yield f"  edge{_bracketed({}, font | edges | {'fontsize': self.size * _SMALL})}"
         yield from self._contents(self.scene.root, "  ")
         for edge, further in zip(self.scene.edges, self.picture.edges, strict=True):
             yield f"  {edge.tail} -> {edge.head}{_bracketed(self._edge(edge), further)}"
@@ -151,13 +152,19 @@ class _Writer:
             lines.append(label_text(edge.argument if not edge.is_write else "write"))
         if edge.head_passes and edge.tail_passes:
             lines.append(f"In {edge.head_passes} / Out {edge.tail_passes}")
-        elif edge.head_passes:
-            attributes["headlabel"] = quoted(f"In {edge.head_passes}")
-        elif edge.tail_passes:
-            attributes["taillabel"] = quoted(f"Out {edge.tail_passes}")
+        elif self._is_first(edge):
+            attributes |= {"headlabel": quoted(f"In {edge.head_passes}")} if edge.head_passes else {}
+            attributes |= {"taillabel": quoted(f"Out {edge.tail_passes}")} if edge.tail_passes else {}
         if lines:
             attributes["label"] = _joined(f"&nbsp;{line}" for line in lines)  # Graphviz puts it right at the line
         return attributes
+
+    def _is_first(self, edge: Edge) -> bool:
+        """Whether no edge before it runs beside it: on parallel ones the same label would stand upon itself."""
+        ends = (edge.tail, edge.head, edge.head_passes, edge.tail_passes)
+        is_first = ends not in self.joined
+        self.joined.add(ends)
+        return is_first
 
     # -- legend ----------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def draw(
 
 def _check(option: str, value: Any, known: tuple[Any, ...]) -> None:
     if value not in known:
-        hint = nearest(value, known) if isinstance(value, str) else ""
+        hint = nearest(value, [name for name in known if isinstance(name, str)]) if isinstance(value, str) else ""
         raise DrawError(f"{option} is {', '.join(map(repr, known))}; got {value!r}.{hint}")
 
 

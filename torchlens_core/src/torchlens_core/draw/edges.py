@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..graph import Kind
 from ..program import hole_paths
+from ..untrusted import visible
 from ..vocabulary import COMMUTATIVE
 from .choice import Link
 from .scene import Edge
-from .untrusted import visible
 
 if TYPE_CHECKING:
     from ..trace import Trace

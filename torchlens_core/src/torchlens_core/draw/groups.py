@@ -6,9 +6,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ..program import Scope
+from ..untrusted import visible
 from .node_text import call_title
 from .scene import Group
-from .untrusted import visible
 
 if TYPE_CHECKING:
     from ..trace import Trace

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..op import Op
 from ..program import Scope
 from ..quantities import bytes_text, duration_text, flops_text, macs_text
+from ..untrusted import shortened, visible
 from .params import ParamTotals, total
 from .scene import Node, NodeKind
-from .untrusted import shortened, visible
 
 if TYPE_CHECKING:
     from ..param import Param

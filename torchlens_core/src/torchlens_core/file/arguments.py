@@ -35,7 +35,7 @@ import numpy as np
 from ..dtypes import numpy_dtype
 from ..errors import SaveError
 from ..program import HOLE
-from .text import clean
+from .text import clean, is_forbidden_key
 
 MAX_NESTING: Final = 24
 MAX_ITEMS: Final = 10_000
@@ -128,7 +128,12 @@ class Encoder:
 
     def encode_table(self, table: Any) -> dict[str, Any]:
         """A mapping from names to values."""
-        return {clean(str(name)): self.encode(value) for name, value in table.items()}
+        return dict(self._entry(clean(str(name)), value) for name, value in table.items())
+
+    def _entry(self, name: str, value: Any) -> tuple[str, Any]:
+        if not is_forbidden_key(name):
+            return name, self.encode(value)
+        return f"_{name}", self._give_up(_describe(value))
 
     def _text(self, value: str) -> Any:
         if len(value) > MAX_ITEMS:
@@ -233,7 +238,9 @@ class Decoder:
 
     def _array(self, number: Any) -> Any:
         if number.__class__ is not int or number != self.holes:
-            raise ValueError(f"arrays are numbered from 0 as they come; {self.holes} is due and {number!r} stands there")
+            raise ValueError(
+                f"arrays are numbered from 0 as they come; {self.holes} is due and {number!r} stands there"
+            )
         self.holes += 1
         return HOLE
 
@@ -311,7 +318,6 @@ class Decoder:
             raise ValueError("$opaque is text")
         self.opaque = True
         return Opaque(text)
-
 
     def _text(self, number: Any) -> Any:
         if number.__class__ is not int or not 0 <= number < len(self._texts):

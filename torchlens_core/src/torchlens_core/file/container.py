@@ -25,6 +25,7 @@ class Container:
     Attributes:
         path: the folder or file.
         form: which of the two.
+        shard_names: of the files with arrays in a folder.
         manifest: text of the manifest.
         manifest_where, records_where: what to call the two in messages.
     """
@@ -34,9 +35,11 @@ class Container:
         self._limits = limits
         self.form: Form = "folder" if is_folder(self.path) else "single file"
         if self.form == "folder":
-            self._shards = [self.path / name for name in list_folder(self.path)]
-            if len(self._shards) > limits.max_shards:
-                raise LimitExceeded(f"{len(self._shards)} files, and the limit is {limits.max_shards} (max_shards).", str(path))
+            self.shard_names = list_folder(self.path)
+            if len(self.shard_names) > limits.max_shards:
+                raise LimitExceeded(
+                    f"{len(self.shard_names)} files, and the limit is {limits.max_shards} (max_shards).", str(path)
+                )
             self.manifest_where, self.records_where = str(self.path / MANIFEST), str(self.path / RECORDS)
             self.manifest = _read_text(self.path / MANIFEST, limits.max_manifest_bytes, "max_manifest_bytes")
         else:
@@ -59,17 +62,25 @@ class Container:
         """
         if self.form == "single file":
             if number != 1:
-                raise SchemaError(f"the manifest of a single file lists {number} files.", f"{self.manifest_where} $.shards")
+                raise SchemaError(
+                    f"the manifest of a single file lists {number} files.", f"{self.manifest_where} $.shards"
+                )
             return [self._single]
-        if number > len(self._shards):
-            raise Truncated(f"{shard_name(len(self._shards))} is missing: the manifest lists {number} files.", str(self.path))
-        if number < len(self._shards):
-            raise SchemaError(f"{shard_name(number)} is not in the manifest, which lists {number} files.", str(self.path))
-        opened = [ShardFile(path) for path in self._shards]
+        if number > len(self.shard_names):
+            raise Truncated(
+                f"{shard_name(len(self.shard_names))} is missing: the manifest lists {number} files.", str(self.path)
+            )
+        if number < len(self.shard_names):
+            raise SchemaError(
+                f"{shard_name(number)} is not in the manifest, which lists {number} files.", str(self.path)
+            )
+        opened = [ShardFile(self.path / name) for name in self.shard_names]
         for shard in opened:
             if shard.metadata != {ID_KEY: id_}:
                 found = shard.metadata.get(ID_KEY, "none")
-                raise SchemaError(f"this file is of another trace: its id is {found}, the manifest's {id_}.", shard.where)
+                raise SchemaError(
+                    f"this file is of another trace: its id is {found}, the manifest's {id_}.", shard.where
+                )
         return opened
 
     def _text_of_single(self, key: str, limit: int, name: str) -> bytes:

@@ -104,7 +104,9 @@ class _Decoder:
         if self._backend is None:
             return None
         found = self._backend.resolve(record.path) if record.path is not None and why is None else None
-        return found or NotReplayable(why or f"{record.name} ({record.path}) is no function that {self._backend.name} offers to files.")
+        return found or NotReplayable(
+            why or f"{record.name} ({record.path}) is no function that {self._backend.name} offers to files."
+        )
 
     def _row(self, index: int, call: schema.CallRecord) -> Row:
         path = f"$.calls[{index}]"
@@ -112,7 +114,9 @@ class _Decoder:
         args = tuple([self._value(decoder, value, f"{path}.args") for value in call.args])
         kwargs = self._table(call.kwargs, f"{path}.kwargs", decoder)
         if decoder.holes != len(call.ins):
-            raise SchemaError(f"{len(call.ins)} arrays went in, and the arguments show {decoder.holes}.", f"{self._where} {path}")
+            raise SchemaError(
+                f"{len(call.ins)} arrays went in, and the arguments show {decoder.holes}.", f"{self._where} {path}"
+            )
         func = self._funcs[call.func]
         ambient = None if call.ambient is None else self._table(call.ambient, f"{path}.ambient", decoder)
         if call.replayable != (func.path is not None and not decoder.opaque):

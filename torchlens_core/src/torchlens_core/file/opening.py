@@ -55,7 +55,9 @@ def find(path: str | os.PathLike[str]) -> Path:
             f"there is no trace file, but the one that a save was replacing when it was interrupted: {previous.name}.",
             str(given), "Load it by that name, or rename it back.",
         )  # fmt: skip
-    raise TraceFileMissing(f"there is no such file (nor {target(given).name})." if given.name else "there is no such file.", str(given))
+    raise TraceFileMissing(
+        f"there is no such file (nor {target(given).name})." if given.name else "there is no such file.", str(given)
+    )
 
 
 def open_plain(path: Path) -> int:
@@ -72,7 +74,11 @@ def open_plain(path: Path) -> int:
     except OSError as error:
         raise UnsafePath(f"it cannot be opened: {error.strerror}.", str(path), "") from None
     after = os.fstat(descriptor)
-    if (after.st_ino, after.st_dev, stat.S_IFMT(after.st_mode)) != (before.st_ino, before.st_dev, stat.S_IFMT(before.st_mode)):
+    if (after.st_ino, after.st_dev, stat.S_IFMT(after.st_mode)) != (
+        before.st_ino,
+        before.st_dev,
+        stat.S_IFMT(before.st_mode),
+    ):
         os.close(descriptor)
         raise UnsafePath("another file was put in its place while it was opened.", str(path), "")
     return descriptor
@@ -82,7 +88,9 @@ def is_folder(path: Path) -> bool:
     """Whether the trace at this path is in the folder form; links are refused."""
     mode = _look(path).st_mode
     if stat.S_ISLNK(mode):
-        raise UnsafePath("it is a symbolic link.", str(path), f"Give the path that it leads to: {os.path.realpath(path)}")
+        raise UnsafePath(
+            "it is a symbolic link.", str(path), f"Give the path that it leads to: {os.path.realpath(path)}"
+        )
     return stat.S_ISDIR(mode)
 
 

@@ -28,28 +28,28 @@ Identifier = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Tagged = Any  # a Python value with tags: see torchlens_core.file.arguments
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all records."""
 
 
 # -- manifest.json -----------------------------------------------------------------------------------------------------
 
 
-class Producer(Wire):
+class Producer(Wire, frozen=True, kw_only=True):
     """What wrote the file."""
 
     name: str
     version: str
 
 
-class FrameworkRecord(Wire):
+class FrameworkRecord(Wire, frozen=True, kw_only=True):
     """What ran the model."""
 
     name: str  # of the backend
     version: str | None = None  # of the framework
 
 
-class Counts(Wire):
+class Counts(Wire, frozen=True, kw_only=True):
     """How many there are of each."""
 
     ops: Natural
@@ -64,14 +64,14 @@ class Counts(Wire):
     not_replayable: Natural
 
 
-class Part(Wire):
+class Part(Wire, frozen=True, kw_only=True):
     """Size and hash of ``records.json``."""
 
     bytes: Natural
     sha256: Digest
 
 
-class Shard(Wire):
+class Shard(Wire, frozen=True, kw_only=True):
     """One file with arrays, or the arrays of the single file."""
 
     arrays: Natural
@@ -82,7 +82,7 @@ Role = Literal["value", "constant"]  # kept at an op; given to the run from outs
 Fidelity = Literal["own", "converted", "transformed"]
 
 
-class ArrayRecord(Wire):
+class ArrayRecord(Wire, frozen=True, kw_only=True):
     """One array: where its bytes are and what they mean."""
 
     name: str  # in the safetensors file: the label of the op that made it, 'value.7' or 'constant.7' where none did
@@ -94,10 +94,12 @@ class ArrayRecord(Wire):
     bytes: Natural
     shard: Natural
     sha256: Digest
-    fidelity: Fidelity = "own"  # converted: the framework's dtype has no counterpart; transformed: by activation_transform
+    fidelity: Fidelity = (
+        "own"  # converted: the framework's dtype has no counterpart; transformed: by activation_transform
+    )
 
 
-class NotStored(Wire):
+class NotStored(Wire, frozen=True, kw_only=True):
     """A kept value that is not in the file."""
 
     name: str
@@ -105,7 +107,7 @@ class NotStored(Wire):
     why: str
 
 
-class Manifest(Wire):
+class Manifest(Wire, frozen=True, kw_only=True):
     """What the file is, and where its bytes are."""
 
     format: Literal["torchlens trace"]
@@ -127,7 +129,7 @@ class Manifest(Wire):
 # -- records.json: what a user sees ------------------------------------------------------------------------------------
 
 
-class OpRecord(Wire):
+class OpRecord(Wire, frozen=True, kw_only=True):
     """One op. All but ``layer`` follows from the other records, and is checked against them."""
 
     label: str
@@ -152,7 +154,7 @@ class OpRecord(Wire):
 # -- records.json: what ran --------------------------------------------------------------------------------------------
 
 
-class FuncRecord(Wire):
+class FuncRecord(Wire, frozen=True, kw_only=True):
     """One function of the framework."""
 
     name: str
@@ -163,7 +165,7 @@ class FuncRecord(Wire):
     output_names: tuple[str, ...] = ()
 
 
-class CallRecord(Wire):
+class CallRecord(Wire, frozen=True, kw_only=True):
     """One operation that ran."""
 
     func: Natural
@@ -185,7 +187,7 @@ class CallRecord(Wire):
     replayable: bool = True
 
 
-class ScopeRecord(Wire):
+class ScopeRecord(Wire, frozen=True, kw_only=True):
     """One call of a module, or a region."""
 
     kind: Literal["module", "call", "region"]
@@ -202,7 +204,7 @@ class ScopeRecord(Wire):
     end_ns: int = 0
 
 
-class SourceRecord(Wire):
+class SourceRecord(Wire, frozen=True, kw_only=True):
     """An array that no call made."""
 
     kind: Literal["input", "param", "buffer", "const", "unknown"]
@@ -216,7 +218,7 @@ class SourceRecord(Wire):
     module: str | None = None
 
 
-class ValueRecord(Wire):
+class ValueRecord(Wire, frozen=True, kw_only=True):
     """Shape, type and place of one value."""
 
     shape: tuple[Natural, ...]
@@ -226,7 +228,7 @@ class ValueRecord(Wire):
     batch_dims: tuple[Natural, ...] = ()
 
 
-class ModuleRecord(Wire):
+class ModuleRecord(Wire, frozen=True, kw_only=True):
     """One module of the model, called or not."""
 
     address: str
@@ -237,14 +239,14 @@ class ModuleRecord(Wire):
     facts: dict[str, Tagged] = {}
 
 
-class OutputRecord(Wire):
+class OutputRecord(Wire, frozen=True, kw_only=True):
     """One array that the model returned."""
 
     path: str
     value: Natural
 
 
-class EventRecord(Wire):
+class EventRecord(Wire, frozen=True, kw_only=True):
     """An array that was read as a Python value."""
 
     kind: str
@@ -255,7 +257,7 @@ class EventRecord(Wire):
     call: Natural  # number of calls that had run
 
 
-class NumberRecord(Wire):
+class NumberRecord(Wire, frozen=True, kw_only=True):
     """What a transform made of a value, where that is no array."""
 
     value: Natural
@@ -265,14 +267,14 @@ class NumberRecord(Wire):
 # -- records.json: where in the source ---------------------------------------------------------------------------------
 
 
-class FileRecord(Wire):
+class FileRecord(Wire, frozen=True, kw_only=True):
     """A source file: a relative name, and the lines around what ran."""
 
     name: str
     lines: tuple[tuple[Positive, str], ...] = ()
 
 
-class FrameRecord(Wire):
+class FrameRecord(Wire, frozen=True, kw_only=True):
     """A place in a source file."""
 
     file: Natural
@@ -287,7 +289,7 @@ class FrameRecord(Wire):
 SpanRecord = tuple[int, int, int, int]  # line, column, end line, end column
 
 
-class PredicateRecord(Wire):
+class PredicateRecord(Wire, frozen=True, kw_only=True):
     """An array that was asked for its truth value."""
 
     event: Natural  # number among the events of kind 'bool'
@@ -296,7 +298,7 @@ class PredicateRecord(Wire):
     test: Natural
 
 
-class ExecutionRecord(Wire):
+class ExecutionRecord(Wire, frozen=True, kw_only=True):
     """One time that a conditional ran."""
 
     scope: Natural
@@ -307,7 +309,7 @@ class ExecutionRecord(Wire):
     ops: tuple[Natural, ...] = ()
 
 
-class ConditionalRecord(Wire):
+class ConditionalRecord(Wire, frozen=True, kw_only=True):
     """One conditional in the source."""
 
     kind: Literal["if_chain", "ifexp", "while", "assert", "bool"]
@@ -323,16 +325,18 @@ class ConditionalRecord(Wire):
     executions: tuple[ExecutionRecord, ...]
 
 
-class ControlFlowRecord(Wire):
+class ControlFlowRecord(Wire, frozen=True, kw_only=True):
     """Conditionals, and the ops and edges that belong to them."""
 
     conditionals: tuple[ConditionalRecord, ...] = ()
     branch_stacks: tuple[tuple[Natural, tuple[tuple[Natural, str], ...]], ...] = ()  # (op, ((conditional, arm), ...))
     branch_edges: tuple[tuple[Natural, Natural, tuple[Natural, ...]], ...] = ()  # (parent, child, conditionals)
-    arm_entry_edges: tuple[tuple[Natural, str, tuple[tuple[Natural, Natural], ...]], ...] = ()  # (conditional, arm, edges)
+    arm_entry_edges: tuple[
+        tuple[Natural, str, tuple[tuple[Natural, Natural], ...]], ...
+    ] = ()  # (conditional, arm, edges)
 
 
-class Records(Wire):
+class Records(Wire, frozen=True, kw_only=True):
     """Everything but the arrays."""
 
     id: Identifier

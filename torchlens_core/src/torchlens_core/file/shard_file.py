@@ -50,7 +50,9 @@ class ShardFile:
         length = int.from_bytes(beginning[:8], "little")
         if size < 8 or length > MAX_HEADER_BYTES or beginning[8:9] != b"{":
             if size > 8 and beginning[8:9] == b"{":
-                raise LimitExceeded(f"the header claims {length} bytes, and safetensors allows {MAX_HEADER_BYTES}.", self.where, "")
+                raise LimitExceeded(
+                    f"the header claims {length} bytes, and safetensors allows {MAX_HEADER_BYTES}.", self.where, ""
+                )
             if 0 < size <= 8 and looks_like(beginning) == looks_like(b"?"):
                 raise Truncated(f"it ends after {size} bytes, within the length of its header.", self.where)
             raise BadMagic(f"this is no trace file, but {looks_like(beginning)}.", self.where)

@@ -10,6 +10,12 @@ _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-
 _RESERVED: Final = frozenset("CON PRN AUX NUL CONIN$ CONOUT$".split()) | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"
 }
+_FORBIDDEN_KEYS: Final = frozenset({"__proto__", "__class__", "__dict__", "constructor", "prototype"})
+
+
+def is_forbidden_key(name: str) -> bool:
+    """Whether a key means something to a programming language, or is a tag."""
+    return name in _FORBIDDEN_KEYS or name.startswith("$")
 
 
 def clean(text: str) -> str:

@@ -66,9 +66,11 @@ def read_array(array: ArrayRecord, shard: ShardFile, begin: int) -> Array:
     """One array, its bytes checked against their hash."""
     where = f"{shard.where} {array.name!r}"
     raw = shard.raw(begin, begin + array.bytes)
-    digest = hashlib.sha256(raw).hexdigest()
+    digest = hashlib.sha256(raw.data).hexdigest()
     if digest != array.sha256:
-        raise ChecksumMismatch(f"its {array.bytes} bytes have the hash {digest[:12]}..., and {array.sha256[:12]}... was written.", where)
+        raise ChecksumMismatch(
+            f"its {array.bytes} bytes have the hash {digest[:12]}..., and {array.sha256[:12]}... was written.", where
+        )
     try:
         made = from_bytes(raw, array.dtype, array.shape)
     except ValueError as error:

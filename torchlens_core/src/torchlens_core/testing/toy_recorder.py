@@ -144,7 +144,7 @@ class Recorder:
 
     def _source(self, kind: SourceKind, address: str, array: Array, **facts: Any) -> int:
         vid = self.session.source(kind, address, meta_of(array), **facts)
-        if "replay" in self.session.needs:
+        if "replay" in self.session.needs and kind != "param":  # those a replay takes from the model
             self.session.constants[vid] = Array(array.data)
         return vid
 

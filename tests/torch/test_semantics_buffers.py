@@ -1,0 +1,184 @@
+"""Semantics, section 5: buffers and their versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchlens as tl
+from torch import Tensor, nn
+
+from tests.torch.cases import Case, Model, Table, graph, traced, x
+
+TABLE = Table()
+
+
+@pytest.mark.parametrize("case", TABLE.cases, ids=repr)
+def test_graph(case: Case) -> None:
+    assert graph(traced(case.make, **case.options)) == case.expected
+
+
+@TABLE("""?""")
+def read_only() -> Any:
+    return Model(lambda self, x: x + self.shift, shift=torch.ones(4)), x()
+
+
+@TABLE("""?""")
+def never_touched() -> Any:
+    return Model(lambda self, x: x + 1, shift=torch.ones(4)), x()
+
+
+@TABLE("""?""")
+def read_several_times() -> Any:
+    return Model(lambda self, x: (x + self.shift) * self.shift, shift=torch.ones(4)), x()
+
+
+@TABLE("""?""")
+def batch_norm_in_training() -> Any:
+    return nn.BatchNorm1d(4), x()
+
+
+@TABLE("""?""")
+def batch_norm_in_eval_mode() -> Any:
+    return nn.BatchNorm1d(4).eval(), x()
+
+
+@TABLE("""?""")
+def batch_norm_called_twice() -> Any:
+    return Model(lambda self, x: self.bn(self.bn(x)), bn=nn.BatchNorm1d(4, momentum=0.3)), x()
+
+
+@TABLE("""?""")
+def instance_norm_with_running_statistics() -> Any:
+    return nn.InstanceNorm1d(3, track_running_stats=True), x(2, 3, 5)
+
+
+@TABLE("""?""")
+def written_in_place() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.count.add_(1)
+        return x * self.count
+
+    return Model(forward, count=torch.zeros(())), x()
+
+
+@TABLE("""?""")
+def set_to_another_array() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return x - self.mean
+
+    return Model(forward, mean=torch.zeros(4)), x()
+
+
+@TABLE("""?""")
+def set_to_itself() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.mean = self.mean
+        return x - self.mean
+
+    return Model(forward, mean=torch.zeros(4)), x()
+
+
+@TABLE("""?""")
+def set_to_an_input_without_being_read() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.last = x
+        return x * 2
+
+    return Model(forward, last=torch.zeros(2, 4)), x()
+
+
+@TABLE("""?""")
+def set_and_then_written() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.last = x * 2
+        self.last.add_(1)
+        return self.last + 1
+
+    return Model(forward, last=torch.zeros(2, 4)), x()
+
+
+@TABLE("""?""")
+def written_through_a_view() -> Any:
+    """A cache, as decoders keep it: a slice of the buffer is copied into, the whole is read."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.cache[:2].copy_(x)
+        self.cache[2] = 1
+        return self.cache.sum(0) + x
+
+    return Model(forward, cache=torch.zeros(3, 4)), x()
+
+
+@TABLE("""?""")
+def written_through_data() -> Any:
+    """As vector quantisers keep their moving averages."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.mean.data.mul_(0.9).add_(x.mean(0), alpha=0.1)
+        return x - self.mean
+
+    return Model(forward, mean=torch.ones(4)), x()
+
+
+@TABLE("""?""")
+def written_and_not_read() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.last.copy_(x)
+        return x * 2
+
+    return Model(forward, last=torch.zeros(2, 4)), x()
+
+
+@TABLE("""?""")
+def registered_while_running() -> Any:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.register_buffer("scale", x.abs().amax())
+        return x / self.scale
+
+    return Model(forward), x()
+
+
+@TABLE("""?""")
+def spectral_norm_in_training() -> Any:
+    return nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)), x()
+
+
+def test_records() -> None:
+    trace = traced(batch_norm_in_training)
+    assert trace.buffers.keys() == ["running_mean", "running_var", "num_batches_tracked"]
+    mean = trace.buffers["running_mean"]
+    assert (mean.shape, mean.dtype, mean.num_versions, mean.module_address) == ((4,), torch.float32, 2, "self")
+    assert mean.written_by == ["batchnorm_1_2"]
+    assert [op.buffer_version for op in mean.versions] == [1, 2]
+    assert mean.versions[0].out.tolist() == [0, 0, 0, 0]
+    assert mean.versions[1].out.tolist() != [0, 0, 0, 0]
+
+
+def test_values_of_buffers_are_copies() -> None:
+    model = Model(lambda self, x: x + self.shift, shift=torch.ones(4))
+    trace = tl.trace(model, x())
+    model.shift.zero_()
+    assert trace["buffer_1"].out.tolist() == [1, 1, 1, 1]
+
+
+def test_a_buffer_under_two_names() -> None:
+    def make() -> Any:
+        shared = torch.ones(4)
+        return Model(lambda self, x: x + self.a + self.b, a=shared, b=shared), x()
+
+    trace = traced(make)
+    assert trace.buffers.keys() == ["a"]
+    assert trace.buffers["b"].aliases == ("b",)
+    assert [op.parents for op in trace.compute_ops] == [["input_1", "buffer_1"], ["add_1_1", "buffer_1"]]
+
+
+def test_buffers_are_no_entries_of_the_trace() -> None:
+    trace = traced(read_only)
+    assert [op.label for op in trace] == ["input_1:1", "add_1_1:1", "output_1:1"]
+    assert trace["buffer_1"].is_buffer
+    assert trace["shift"].address == "shift"
+    assert trace["add_1"].parents == ["input_1", "buffer_1"]
+    assert trace.num_edges == 2
