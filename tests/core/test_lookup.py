@@ -19,7 +19,7 @@ from torchlens_core.testing.toy_layers import Linear, Sequential
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
-from tests.core.toy_models import Everything, Plain
+from tests.core.example_models import Everything, Plain
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ class TestPositions:
         assert plain[-len(plain)].label == "input_1:1"
 
     def test_leave_out_buffers_and_orphans(self, everything: Trace) -> None:
-        assert len(everything) == len(list(everything)) == 33
+        assert len(everything) == len(list(everything)) == 34
         assert not any(op.is_buffer or op.is_orphan for op in everything)
 
     def test_slices_give_lists(self, plain: Trace) -> None:
@@ -180,21 +180,19 @@ class TestErrors:
         with pytest.raises(LabelError, match="Nothing here is called ''"):
             plain[""]
 
-    @pytest.mark.parametrize("name", ["out", "parents", "shape", "label"])
+    @pytest.mark.parametrize("name", ["out", "numpy", "pass_index"])
     def test_a_layer_of_several_passes_has_no_single_value(self, everything: Trace, name: str) -> None:
+        with pytest.raises(MultiPassError, match=rf"relu_3_19 has 3 passes.*trace\['relu_3_19:1'\].{name}"):
+            getattr(everything["relu_3"], name)
+
+    def test_a_layer_says_what_is_the_same_in_all_its_passes(self, everything: Trace) -> None:
         layer = everything["relu_3"]
-        if name == "label":
-            assert layer.label == "relu_3_19"
-        elif name == "parents":
-            assert layer.parents == ["linear_5_18"]
-        else:
-            with pytest.raises(MultiPassError, match=rf"relu_3_19 has 3 passes.*trace\['relu_3_19:1'\].{name}"):
-                getattr(layer, name)
+        assert (layer.label, layer.num_passes, layer.parents) == ("relu_3_19", 3, ["linear_5_18"])
 
     def test_a_layer_of_one_pass_answers_for_it(self, everything: Trace) -> None:
         layer = everything.layers["tanh_1_25"]
         assert isinstance(layer, Layer)
-        assert layer.shape == (2, 2)
+        assert layer.out.shape == (2, 2)
 
     @pytest.mark.parametrize("number", [0, 4, -4])
     def test_a_pass_that_is_not_there(self, everything: Trace, number: int) -> None:

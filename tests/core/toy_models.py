@@ -1,63 +1,49 @@
-"""Models in the toy framework that several tests trace."""
-
-from __future__ import annotations
+"""Models of the toy framework, for tests of what records show."""
 
 from typing import Any
 
-from torchlens_core.testing.toy_framework import Array, Module, add, relu, sort, split, tanh, zeros
+import numpy as np
+
+from torchlens_core.backend import Call
+from torchlens_core.plan import Plan
+from torchlens_core.testing.toy import ToyBackend
+from torchlens_core.testing.toy_framework import Array, Module
 from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
+from torchlens_core.trace import Trace
+from torchlens_core.tracing import run
 
 
-class Block(Module):
-    """Two linear layers around a ReLU, with a residual."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        self.first = Linear(4, 4, seed=seed)
-        self.act = ReLU()
-        self.second = Linear(4, 4, seed=seed + 1)
-
-    def forward(self, x: Array) -> Any:
-        return x + self.second(self.act(self.first(x)))
-
-
-class Everything(Module):
-    """Nested and shared modules, buffers, a loop, an in-place write, several outputs, an orphan, a read, two results."""
+class Net(Module):
+    """Two layers and a normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = RunningMean(4)
-        self.mid = Sequential(Block(1), Block(3))
-        self.cell = Linear(4, 4, seed=7)
-        self.act = ReLU()
+        self.body = Sequential(Linear(4, 8), ReLU())
+        self.norm = RunningMean(8)
+        self.head = Linear(8, 2, bias=False)
 
-    def forward(self, x: Array, scale: float = 2.0) -> Any:
-        x = self.norm(x)
-        x = self.mid(x) * scale
-        zeros((3,)) * 2.0  # an orphan
-        for _ in range(3):
-            x = self.act(self.cell(x))
-        x += 1.0
-        left, right = split(x, 2)
-        if left.sum() > -1e9:
-            left = tanh(left)
-        values, indices = sort(right)
-        return {"sum": add(left, self.act(values)), "order": indices}
+    def forward(self, x: Array) -> Any:
+        """Scores of each class."""
+        hidden = self.norm(self.body(x))
+        return self.head(hidden)
 
 
-class Plain(Module):
-    """Three layers one after another."""
+class Loop(Module):
+    """One layer, run three times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = Linear(4, 4)
-        self.act = ReLU()
-        self.head = Linear(4, 2, seed=1)
 
     def forward(self, x: Array) -> Any:
-        return self.head(self.act(self.fc(x)))
+        for _ in range(3):
+            x = self.fc(x) + 1
+        return x
 
 
-def twice_relu(x: Array) -> Any:
-    """A function whose only operations are two ReLUs."""
-    return relu(relu(x))
+def x(*shape: int) -> Array:
+    return Array(np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape))
+
+
+def traced(model: Any, *args: Any, save: Any = True, halt: Any = None) -> Trace:
+    return run(ToyBackend(), Call(model, args, {}), Plan(save, halt), {"sites"})[0]

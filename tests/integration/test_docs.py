@@ -14,6 +14,8 @@ from types import ModuleType
 
 import pytest
 
+from docs import generate_api
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,6 +59,15 @@ def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
     assert not (wrong := run_page(page.read_text(encoding="utf-8"), tmp_path)), "\n".join(wrong)
+    for picture in tmp_path.glob("*.svg"):
+        shown = ROOT / "docs" / "images" / picture.name
+        if shown.exists():
+            assert texts(shown) == texts(picture), f"run: python docs/draw_images.py ({picture.name} has changed)"
+
+
+def texts(picture: Path) -> list[str]:
+    """What is written in a picture, wherever the layout has put it."""
+    return sorted(re.findall(r"<text[^>]*>([^<]*)<", picture.read_text(encoding="utf-8")))
 
 
 def test_a_wrong_output_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +95,10 @@ def headings(page: Path) -> set[str]:
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    assert generate_api.PAGE.read_text(encoding="utf-8") == generate_api.page(), "run: python docs/generate_api.py"
 
 
 def test_every_page_can_be_reached() -> None:

@@ -76,7 +76,9 @@ def test_quickstart_summary(log: tl.Trace) -> None:
 
 def test_quickstart_values_are_those_of_the_plain_run(log: tl.Trace, model: nn.Module, x: Tensor) -> None:
     assert torch.equal(log[-1].out, seeded(lambda: model(x)))
-    plain = seeded(lambda: module_outputs(model, x, nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear, nn.Dropout))
+    plain = seeded(
+        lambda: module_outputs(model, x, nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear, nn.Dropout)
+    )
     assert len(plain) == 14
     for address, value in plain.items():
         assert torch.equal(log[address].out, value), address

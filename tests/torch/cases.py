@@ -78,7 +78,8 @@ def traced(make: Make, *, values: bool = True, **options: Any) -> Any:
     given = state_of(made).arguments
     with Witness() as witness:
         trace = tl.trace(made.model, list(made.args), made.kwargs, **options)
-    assert witness.unrecorded(trace) == []
+    missed = witness.unrecorded(trace)
+    assert not missed, missed
     assert_same_state(state_of(made), after)
     outputs = [op for op in trace if op.is_output]
     assert len(outputs) == len(expected)

@@ -19,42 +19,105 @@ def test_graph(case: Case) -> None:
     assert graph(traced(case.make, **case.options)) == case.expected
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    add_1_1 <- input_1, buffer_1
+    output_1 = output <- add_1_1
+    buffer_1 = shift v1
+""")
 def read_only() -> Any:
     return Model(lambda self, x: x + self.shift, shift=torch.ones(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    add_1_1 <- input_1
+    output_1 = output <- add_1_1
+""")
 def never_touched() -> Any:
     return Model(lambda self, x: x + 1, shift=torch.ones(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    add_1_1 <- input_1, buffer_1
+    mul_1_2 <- add_1_1, buffer_1
+    output_1 = output <- mul_1_2
+    buffer_1 = shift v1
+""")
 def read_several_times() -> Any:
     return Model(lambda self, x: (x + self.shift) * self.shift, shift=torch.ones(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.input
+    add_1_1 <- buffer_1
+    batchnorm_1_2 <- input_1, buffer_2, buffer_3
+    output_1 = output <- batchnorm_1_2
+    buffer_2 = running_mean v1
+    buffer_5 = running_mean v2 <- batchnorm_1_2
+    buffer_3 = running_var v1
+    buffer_6 = running_var v2 <- batchnorm_1_2
+    buffer_1 = num_batches_tracked v1
+    buffer_4 = num_batches_tracked v2 <- add_1_1
+""")
 def batch_norm_in_training() -> Any:
     return nn.BatchNorm1d(4), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.input
+    batchnorm_1_1 <- input_1, buffer_1, buffer_2
+    output_1 = output <- batchnorm_1_1
+    buffer_1 = running_mean v1
+    buffer_2 = running_var v1
+""")
 def batch_norm_in_eval_mode() -> Any:
     return nn.BatchNorm1d(4).eval(), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    add_1_1:1 <- buffer_1
+    batchnorm_1_2:1 <- input_1, buffer_2, buffer_3
+    add_1_1:2 <- buffer_4
+    batchnorm_1_2:2 <- batchnorm_1_2:1, buffer_5, buffer_6
+    output_1 = output <- batchnorm_1_2:2
+    buffer_2 = bn.running_mean v1
+    buffer_5 = bn.running_mean v2 <- batchnorm_1_2:1
+    buffer_8 = bn.running_mean v3 <- batchnorm_1_2:2
+    buffer_3 = bn.running_var v1
+    buffer_6 = bn.running_var v2 <- batchnorm_1_2:1
+    buffer_9 = bn.running_var v3 <- batchnorm_1_2:2
+    buffer_1 = bn.num_batches_tracked v1
+    buffer_4 = bn.num_batches_tracked v2 <- add_1_1:1
+    buffer_7 = bn.num_batches_tracked v3 <- add_1_1:2
+""")
 def batch_norm_called_twice() -> Any:
     return Model(lambda self, x: self.bn(self.bn(x)), bn=nn.BatchNorm1d(4, momentum=0.3)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.input
+    instancenorm_1_1 <- input_1, buffer_1, buffer_2
+    output_1 = output <- instancenorm_1_1
+    buffer_1 = running_mean v1
+    buffer_3 = running_mean v2 <- instancenorm_1_1
+    buffer_2 = running_var v1
+    buffer_4 = running_var v2 <- instancenorm_1_1
+""")
 def instance_norm_with_running_statistics() -> Any:
     return nn.InstanceNorm1d(3, track_running_stats=True), x(2, 3, 5)
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    add_1_1 <- buffer_1
+    mul_1_2 <- input_1, buffer_2
+    output_1 = output <- mul_1_2
+    buffer_1 = count v1
+    buffer_2 = count v2 <- add_1_1
+""")
 def written_in_place() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.count.add_(1)
@@ -63,7 +126,17 @@ def written_in_place() -> Any:
     return Model(forward, count=torch.zeros(())), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    mul_1_1 <- buffer_1
+    mean_1_2 <- input_1
+    mul_2_3 <- mean_1_2
+    add_1_4 <- mul_1_1, mul_2_3
+    sub_1_5 <- input_1, buffer_2
+    output_1 = output <- sub_1_5
+    buffer_1 = mean v1
+    buffer_2 = mean v2 <- add_1_4
+""")
 def set_to_another_array() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
@@ -72,7 +145,12 @@ def set_to_another_array() -> Any:
     return Model(forward, mean=torch.zeros(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    sub_1_1 <- input_1, buffer_1
+    output_1 = output <- sub_1_1
+    buffer_1 = mean v1
+""")
 def set_to_itself() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.mean = self.mean
@@ -81,7 +159,13 @@ def set_to_itself() -> Any:
     return Model(forward, mean=torch.zeros(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    mul_1_1 <- input_1
+    output_1 = output <- mul_1_1
+    buffer_1 = last v1
+    buffer_2 = last v2 <- input_1
+""")
 def set_to_an_input_without_being_read() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.last = x
@@ -90,7 +174,16 @@ def set_to_an_input_without_being_read() -> Any:
     return Model(forward, last=torch.zeros(2, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    mul_1_1 <- input_1
+    add_1_2 <- buffer_2
+    add_2_3 <- buffer_3
+    output_1 = output <- add_2_3
+    buffer_1 = last v1
+    buffer_2 = last v2 <- mul_1_1
+    buffer_3 = last v3 <- add_1_2
+""")
 def set_and_then_written() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.last = x * 2
@@ -100,7 +193,18 @@ def set_and_then_written() -> Any:
     return Model(forward, last=torch.zeros(2, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    getitem_1_1 <- buffer_1
+    copy_1_2 <- getitem_1_1, input_1
+    setitem_1_3 <- buffer_2
+    sum_1_4 <- buffer_3
+    add_1_5 <- sum_1_4, input_1
+    output_1 = output <- add_1_5
+    buffer_1 = cache v1
+    buffer_2 = cache v2 <- copy_1_2
+    buffer_3 = cache v3 <- setitem_1_3
+""")
 def written_through_a_view() -> Any:
     """A cache, as decoders keep it: a slice of the buffer is copied into, the whole is read."""
 
@@ -112,7 +216,18 @@ def written_through_a_view() -> Any:
     return Model(forward, cache=torch.zeros(3, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    data_1_1 <- buffer_1
+    mul_1_2 <- data_1_1
+    mean_1_3 <- input_1
+    add_1_4 <- mul_1_2, mean_1_3
+    sub_1_5 <- input_1, buffer_3
+    output_1 = output <- sub_1_5
+    buffer_1 = mean v1
+    buffer_2 = mean v2 <- mul_1_2
+    buffer_3 = mean v3 <- add_1_4
+""")
 def written_through_data() -> Any:
     """As vector quantisers keep their moving averages."""
 
@@ -123,7 +238,14 @@ def written_through_data() -> Any:
     return Model(forward, mean=torch.ones(4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    copy_1_1 <- buffer_1, input_1
+    mul_1_2 <- input_1
+    output_1 = output <- mul_1_2
+    buffer_1 = last v1
+    buffer_2 = last v2 <- copy_1_1
+""")
 def written_and_not_read() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.last.copy_(x)
@@ -132,7 +254,14 @@ def written_and_not_read() -> Any:
     return Model(forward, last=torch.zeros(2, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.x
+    abs_1_1 <- input_1
+    amax_1_2 <- abs_1_1
+    div_1_3 <- input_1, buffer_1
+    output_1 = output <- div_1_3
+    buffer_1 = scale v1 <- amax_1_2
+""")
 def registered_while_running() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         self.register_buffer("scale", x.abs().amax())
@@ -141,7 +270,26 @@ def registered_while_running() -> Any:
     return Model(forward), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.input
+    flatten_1_1
+    mv_1_2 <- flatten_1_1, buffer_1
+    normalize_1_3 <- mv_1_2, buffer_2
+    h_1_4 <- flatten_1_1
+    mv_2_5 <- h_1_4, buffer_3
+    normalize_2_6 <- mv_2_5, buffer_1
+    clone_1_7 <- buffer_3
+    clone_2_8 <- buffer_4
+    mv_3_9 <- flatten_1_1, clone_2_8
+    vdot_1_10 <- clone_1_7, mv_3_9
+    div_1_11 <- vdot_1_10
+    linear_1_12 <- input_1, div_1_11
+    output_1 = output <- linear_1_12
+    buffer_2 = parametrizations.weight.0._u v1
+    buffer_3 = parametrizations.weight.0._u v2 <- normalize_1_3
+    buffer_1 = parametrizations.weight.0._v v1
+    buffer_4 = parametrizations.weight.0._v v2 <- normalize_2_6
+""")
 def spectral_norm_in_training() -> Any:
     return nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)), x()
 

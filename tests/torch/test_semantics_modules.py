@@ -31,22 +31,40 @@ class Block(nn.Module):
         return self.act(self.fc(x))
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in mid:1 mid.blk:1 mid.blk.fc:1 -> mid.blk.fc:1
+    relu_1 in mid:1 mid.blk:1 mid.blk.act:1 -> mid.blk.act:1 mid.blk:1
+    mul_1 in mid:1 -> mid:1
+    add_1 in - -> self:1
+""")
 def nested_modules() -> Any:
     return Model(lambda self, x: self.mid(x) + 1, mid=Model(lambda self, x: self.blk(x) * 2, blk=Block())), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 0.0:1 -> 0.0:1
+    relu_1 in 0:1 0.1:1 -> 0.1:1 0:1
+    linear_2 in 1:1 1.0:1 -> 1.0:1 1:1 self:1
+""")
 def containers_return_what_their_last_module_returned() -> Any:
     return nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 4))), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1:1 in fc:1 -> fc:1
+    linear_1:2 in fc:2 -> fc:2
+    linear_1:3 in fc:3 -> fc:3 self:1
+""")
 def a_module_called_three_times() -> Any:
     return Model(lambda self, x: self.fc(self.fc(self.fc(x))), fc=nn.Linear(4, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    chunk_1 in split:1 -> split:1
+    chunk_2 in split:1 -> -
+    relu_1 in split:1 -> split:1
+    add_1 in - -> self:1
+""")
 def a_module_with_several_outputs() -> Any:
     class Split(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -60,7 +78,12 @@ def a_module_with_several_outputs() -> Any:
     return Model(forward, split=Split()), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 -> 1:1
+    linear_3 in 2:1 -> -
+    add_1 in 2:1 -> 2:1 self:1
+""")
 def modules_of_a_base_class_and_of_a_subclass() -> Any:
     class Mine(nn.Linear):
         pass
@@ -72,19 +95,28 @@ def modules_of_a_base_class_and_of_a_subclass() -> Any:
     return nn.Sequential(nn.Linear(4, 4), Mine(4, 4), Own(4, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in - -> self:1
+""")
 def a_module_that_calls_a_functional_of_another() -> Any:
     """Not a module call: ``forward`` is called directly."""
     return Model(lambda self, x: self.fc.forward(x), fc=nn.Linear(4, 4)), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1:1 in a:1 -> a:1
+    linear_1:2 in a:2 -> a:2 self:1
+""")
 def a_shared_module_under_two_names() -> Any:
     shared = nn.Linear(4, 4)
     return Model(lambda self, x: self.b(self.a(x)), a=shared, b=shared), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in inner:1 inner.inner:1 inner.inner.fc:1 -> inner.inner.fc:1 inner.inner:1
+    linear_2 in inner:1 inner.fc:1 -> inner.fc:1 inner:1
+    linear_3 in fc:1 -> fc:1 self:1
+""")
 def a_recursive_module() -> Any:
     class Nest(nn.Module):
         def __init__(self, depth: int) -> None:
@@ -98,7 +130,10 @@ def a_recursive_module() -> Any:
     return Nest(2), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    add_1 in - -> -
+    mul_1 in self:2 -> self:2 self:1
+""")
 def the_model_calls_itself() -> Any:
     class Again(nn.Module):
         def forward(self, x: Tensor, times: int = 1) -> Tensor:
@@ -110,21 +145,32 @@ def the_model_calls_itself() -> Any:
 # -- hooks -------------------------------------------------------------------------------------------------------------
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> -
+    mul_1 in 0:1 -> 0:1
+    relu_1 in 1:1 -> 1:1 self:1
+""")
 def a_forward_hook_that_replaces_the_output() -> Any:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     model[0].register_forward_hook(lambda module, args, out: out * 2)
     return model, x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    add_1 in 1:1 -> -
+    relu_1 in 1:1 -> 1:1 self:1
+""")
 def a_forward_pre_hook() -> Any:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     model[1].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
     return model, x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    relu_1 in 1:1 -> 1:1 self:1
+""")
 def a_hook_that_looks_on() -> Any:
     seen: list[Any] = []
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
@@ -135,31 +181,51 @@ def a_hook_that_looks_on() -> Any:
 # -- wrappers ----------------------------------------------------------------------------------------------------------
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 1.fc:1 -> 1.fc:1
+    relu_1 in 1:1 1.act:1 -> 1.act:1 1:1 self:1
+""")
 def a_compiled_model() -> Any:
     return torch.compile(nn.Sequential(nn.Linear(4, 4), Block()), backend="eager"), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 1.fc:1 -> 1.fc:1
+    relu_1 in 1:1 1.act:1 -> 1.act:1 1:1 self:1
+""")
 def a_compiled_part() -> Any:
     return nn.Sequential(nn.Linear(4, 4), torch.compile(Block(), backend="eager")), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 1.fc:1 -> 1.fc:1
+    relu_1 in 1:1 1.act:1 -> 1.act:1 1:1 self:1
+""")
 def a_model_compiled_in_place() -> Any:
     model = nn.Sequential(nn.Linear(4, 4), Block())
     model.compile(backend="eager")
     return model, x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 1.fc:1 -> 1.fc:1
+    relu_1 in 1:1 1.act:1 -> 1.act:1 1:1 self:1
+""")
 def a_part_compiled_in_place() -> Any:
     model = nn.Sequential(nn.Linear(4, 4), Block())
     model[1].compile(backend="eager")
     return model, x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    linear_1 in 0:1 -> 0:1
+    linear_2 in 1:1 1.fc:1 -> 1.fc:1
+    relu_1 in 1:1 1.act:1 -> 1.act:1 1:1 self:1
+""")
 def data_parallel_on_the_cpu() -> Any:
     return nn.DataParallel(nn.Sequential(nn.Linear(4, 4), Block())), x()
 
@@ -189,8 +255,8 @@ def test_modules_root_first_then_in_order_of_first_call() -> None:
     assert early.layers == ["linear_1_1", "relu_1_2"]
     assert [param.address for param in early.params] == ["early.fc.weight", "early.fc.bias"]
     assert early.input_ops == ["input_1"]
-    assert early.output_ops == ["relu_1_2:1"]
-    assert root.output_ops == ["linear_2_3:1"]
+    assert early.output_ops == ["relu_1_2"]
+    assert root.output_ops == ["linear_2_3"]
     assert early.training is True
     assert trace.modules["early.fc"].num_params == 20
     assert trace.modules["unused"].layers == []

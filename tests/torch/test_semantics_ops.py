@@ -532,7 +532,11 @@ def module_that_returns_its_input() -> Any:
     return Model(lambda self, x: self.maybe(x * 2) * x, maybe=Maybe()), x()
 
 
-@TABLE("""?""")
+@TABLE("""
+    input_1 = input.input
+    identity_1_1 <- input_1
+    output_1 = output <- identity_1_1
+""")
 def a_model_that_returns_its_input() -> Any:
     return nn.Identity(), x()
 

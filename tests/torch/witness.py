@@ -22,8 +22,15 @@ _PLUGIN = str(Path(torchlens_torch.__file__).parent)
 # Frames of the plugin that run the model's own code, or a function of torch for it. All its others work on their own account.
 _RUNNERS = frozenset({"__torch_function__", "__torch_dispatch__", "run", "__call__", "capture"})
 
-# Kernels of reads that make no array: they are events on the Op that they read, or nothing.
-READS = frozenset({"aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::item"})
+# Kernels that make no array: reads are events on the Op that they read, and the profiler's marks are nothing.
+NO_ARRAY = (
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::equal",
+    "aten::item",
+    "profiler::_record_function_enter_new",
+    "profiler::_record_function_exit._RecordFunction",
+)
 
 
 class Kernel(NamedTuple):
@@ -52,7 +59,7 @@ class Witness(TorchDispatchMode):
         starts = [row.start_ns for row in rows]
         missed = []
         for kernel in self.kernels:
-            if kernel.runner not in _RUNNERS or kernel.name in READS:
+            if kernel.runner not in _RUNNERS or kernel.name in NO_ARRAY:
                 continue
             row = bisect_right(starts, kernel.time_ns) - 1
             if row < 0 or kernel.time_ns > rows[row].end_ns:

@@ -198,7 +198,7 @@ def _changed_nodes(trace: tl.Trace, other: tl.Trace) -> set[int]:
 
 
 def _reads(trace: tl.Trace, other: tl.Trace, reached: set[int]) -> Iterator[int]:
-    """When Python may have learnt of the nodes in ``reached``: their values were read, or their shapes depend on data."""
+    """When Python may have learnt of the nodes in ``reached``: a value was read, or a shape depends on data."""
     for event in trace.program.events:
         if trace.graph.node_of[event.vid] in reached:
             yield event.row

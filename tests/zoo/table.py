@@ -16,25 +16,25 @@ PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
 _HEAD = """\
 # Architectures on which tracing is proven
 
-Written by `make test-zoo`. {architectures} architectures of {families} families were traced, with random weights and in
-evaluation mode, on one thread of a CPU: torch {torch}, torchvision {torchvision}, timm {timm}, transformers {transformers}.
-{holding} of them hold; {recurrent} are recurrent, each for the reason given.
+Written by `make test-zoo`. {architectures} architectures of {families} families were traced, with random weights and
+in evaluation mode, on one thread of a CPU, with torch {torch}, torchvision {torchvision}, timm {timm} and transformers
+{transformers}. {holding} of them hold; {recurrent} are recurrent, each for the reason given.
 
 What *holds* says of an architecture:
 
-- The outputs of the traced run are those of the plain run, to the last bit. Where torch has a fused layer that it leaves
-  while it is watched (`nn.TransformerEncoderLayer`, `nn.MultiheadAttention`), they agree within {tolerance:g}.
-- `tl.validate` holds: each Op, run again from its recorded inputs, gives the recorded value; and with other parameters,
-  the replay gives what the model gives. Where other parameters take another path, the note says at which recorded event.
+- The outputs of the traced run are those of the plain run, to the last bit. Where torch has a fused layer that it
+  leaves while it is watched (`nn.TransformerEncoderLayer`, `nn.MultiheadAttention`), they agree within {tolerance:g}.
+- `tl.validate` holds: each Op, run again from its recorded inputs, gives the recorded value; and with other
+  parameters, the replay gives what the model gives. Where those take another path, the note says at which event.
 - Each input was changed alone. Every Op whose value changed is reached from that input in the graph. (Numbers that
   Python read from an array, and shapes that depend on data, are the only other way for an input to act.)
 - A census of kernels, taken below the interception, finds none outside the recorded calls.
 - It is called recurrent where, and only where, a layer is passed again with what an earlier pass computed.
 - Parameters, buffers, arguments and the random generator are as after a plain run.
 
-*Ratio* is the time of a traced forward, all values kept, over that of a plain one (the fastest of {repeats}, by turns). These
-models are tiny, so that an operation costs next to nothing and the ratio shows tracing at its worst; its median is
-{ratio:.1f}. [Performance](performance.md) measures models of real size.
+*Ratio* is the time of a traced forward, all values kept, over that of a plain one (the fastest of {repeats}, by
+turns). These models are tiny, so that an operation costs next to nothing and the ratio shows tracing at its worst; its
+median is {ratio:.1f}. [Performance](performance.md) measures models of real size.
 """
 
 

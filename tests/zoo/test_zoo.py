@@ -34,6 +34,10 @@ def test_catalogue_is_broad() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_architecture(entry: Entry, proofs: list[Proof]) -> None:
-    proof = prove(entry)
+    try:
+        proof = prove(entry)
+    except Exception as error:
+        proofs.append(Proof(entry, problems=[f"raises {type(error).__name__}: {str(error).splitlines()[0]}"]))
+        raise
     proofs.append(proof)
     assert not proof.problems

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import LabelError, nearest
 from .module import Module, ModuleCall
+from .quantities import counted
 from .record import Record
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Accessor(Generic[R]):
         return list_html(self._count(), self.values())
 
     def _count(self) -> str:
-        return f"{len(self)} {self._what}{'' if len(self) == 1 else 's'}"
+        return counted(len(self), self._what)
 
 
 class Modules(Accessor[Module]):
@@ -138,8 +139,16 @@ class Modules(Accessor[Module]):
 
     def children_of(self, address: str) -> list[str]:
         """Addresses of the modules directly inside one, ``''`` being the model."""
-        return [
-            info.address
-            for info in self._trace.program.modules
-            if info.address and info.address.rpartition(".")[0] == address
-        ]
+        modules = self._trace.program.modules
+        return [info.address for info in modules if info.address and self.parent_of(info.address) == address]
+
+    @cached_property
+    def _known(self) -> set[str]:
+        return {info.address for info in self._trace.program.modules}
+
+    def parent_of(self, address: str) -> str:
+        """Address of the module around one; lists and the like, whose names addresses have, are none."""
+        parent = address.rpartition(".")[0]
+        while parent and parent not in self._known:
+            parent = parent.rpartition(".")[0]
+        return parent

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .module_call import ModuleCall
 from .quantities import duration_text
-from .untrusted import visible
+from .text import joined
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -23,7 +23,7 @@ def call_tree(trace: Trace, depth: int | None = None) -> str:
     root = trace.module_calls["self:1"]
     lines = [f"{trace.model_name}  {duration_text(root.duration_ns)}"]
     lines += _branches(root, "", depth)
-    return "\n".join(visible(line, 1000) for line in lines)
+    return joined(lines)
 
 
 def _branches(call: ModuleCall, indent: str, depth: int | None) -> Iterator[str]:

@@ -52,7 +52,7 @@ def _index(item: Any) -> str:
 
 
 def _convolution(query: CostQuery, settings: Settings) -> dict[str, Any]:
-    """Weight (outputs, inputs / groups, *kernel) or, with ``out_channels`` stated, ``out_channels`` is stated (*kernel, inputs / groups, outputs)."""
+    """Weight (outputs, inputs / groups, *kernel), with ``out_channels`` stated (*kernel, inputs / groups, outputs)."""
     weight = _array(query, 1)
     if len(weight) < 3:
         return {}

@@ -46,12 +46,14 @@ class Containers:
             for name, item in self.children(value) or ():
                 yield from self.leaves(item, f"{path}.{name}" if path else name, inside | {id(value)})
 
-    def mirror(self, value: Any, leaf: Callable[[Any], int]) -> Outs:
+    def mirror(self, value: Any, leaf: Callable[[Any], int], inside: frozenset[int] = frozenset()) -> Outs:
         """The nested tuple of value ids in the shape of what a call returned; None for what is no array."""
         if isinstance(value, self._array_type):
             return leaf(value)
-        parts = self.children(value)
-        return None if parts is None else tuple(self.mirror(item, leaf) for _, item in parts)
+        parts = self.children(value) if id(value) not in inside else None
+        if parts is None:
+            return None
+        return tuple(self.mirror(item, leaf, inside | {id(value)}) for _, item in parts)
 
     def template(self, value: Any, note: Callable[[Any], None]) -> Any:
         """Arguments with a HOLE for each array, which ``note`` is told of in order. Containers of arrays are copied."""

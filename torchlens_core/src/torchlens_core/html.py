@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from .record import Record
-from .text import field_text, shape_text
+from .text import fields_text, shape_text
 from .untrusted import visible
 
 if TYPE_CHECKING:
@@ -18,11 +18,7 @@ MAX_ROWS = 200
 
 def record_html(record: Record) -> str:
     """The declared fields that say something; below the text of the record where it has one of its own."""
-    rows = []
-    for field in record.fields():
-        value = getattr(record, field.name)
-        if value is not None and value not in ([], (), {}, ""):
-            rows.append([field.name, field_text(field, value)])
+    rows = fields_text(record)
     if type(record).__str__ is Record.__str__:
         return f"<div><b>{_text(_title(record))}</b>{_table([], rows)}</div>"
     return f"<div><pre>{escape(str(record))}</pre>{_folded('All fields', _table([], rows))}</div>"

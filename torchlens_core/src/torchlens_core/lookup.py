@@ -64,8 +64,8 @@ class Lookup:
 
     def _only(self, name: str, candidates: list[str]) -> Any:
         if len(candidates) > 1:
-            shown = ", ".join(map(repr, candidates[:8])) + (", ..." if len(candidates) > 8 else "")
-            raise AmbiguousLabel(f"{name!r} could be any of {len(candidates)}: {shown}. Say which.")
+            shown = ", ".join(map(repr, candidates[:8])) + (", ..." if len(candidates) > 8 else ".")
+            raise AmbiguousLabel(f"{name!r} could be any of {len(candidates)}: {shown} Say which.")
         return self._exact(candidates[0]) if candidates else None
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .module_call import ModuleCall
 from .op import Op
 from .program import ModuleInfo, Scope
+from .quantities import counted
 from .record import Record, field
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Module(Record):
         """Address of the module that holds it; None for the model."""
         if not self._info.address:
             return None
-        return self._info.address.rpartition(".")[0] or "self"
+        return self._trace.modules.parent_of(self._info.address) or "self"
 
     @field(group="tree")
     def children(self) -> list[str]:
@@ -186,7 +187,10 @@ class Module(Record):
     @field(group="tree")
     def depth(self) -> int:
         """Nesting: 0 for the model, 1 for ``features``, 2 for ``features.0``."""
-        return len(self._info.address.split(".")) if self._info.address else 0
+        depth, address = 0, self._info.address
+        while address:
+            depth, address = depth + 1, self._trace.modules.parent_of(address)
+        return depth
 
     # -- parameters and buffers ------------------------------------------------------------------------------------
 
@@ -309,8 +313,7 @@ class Module(Record):
         return hash(id(self._info))
 
     def _brief(self) -> str:
-        calls = f"{self.num_calls} call{'' if self.num_calls == 1 else 's'}"
-        return f"<Module {self.address} ({self.cls}), {calls}>"
+        return f"<Module {self.address} ({self.cls}), {counted(self.num_calls, 'call')}>"
 
 
 def _is_below(address: str, ancestor: str) -> bool:

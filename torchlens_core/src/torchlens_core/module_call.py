@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .op import Op
 from .program import Scope, walk_outs
+from .quantities import counted
 from .record import Record, field
 
 if TYPE_CHECKING:
@@ -215,4 +216,4 @@ class ModuleCall(Record):
         return hash(id(self._scope))
 
     def _brief(self) -> str:
-        return f"<ModuleCall {self.call_label} ({self.cls}), {self.num_ops} ops>"
+        return f"<ModuleCall {self.call_label} ({self.cls}), {counted(self.num_ops, 'op')}>"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .op import Op
 from .program import Meta, Source
+from .quantities import counted
 from .record import Record, field
 
 if TYPE_CHECKING:
@@ -171,5 +172,4 @@ class Buffer(State):
         return list(dict.fromkeys(child for op in self.versions for child in op.children))
 
     def _brief(self) -> str:
-        versions = f"{self.num_versions} version{'' if self.num_versions == 1 else 's'}"
-        return f"<Buffer {self.address} {self.shape}, {versions}>"
+        return f"<Buffer {self.address} {self.shape}, {counted(self.num_versions, 'version')}>"

@@ -66,6 +66,8 @@ class Registry:
 
     def add(self, plugin: Any, distribution: str = "", version: str | None = None) -> None:
         """Register one plugin: a module or object with hook implementations. One that fails leaves nothing behind."""
+        if self.manager.is_registered(plugin):
+            return
         origin = (distribution or getattr(plugin, "__name__", repr(plugin)), version)
         brought: list[Backend] = []
         rules: list[tuple[str, Rule]] = []
@@ -139,6 +141,8 @@ def backends() -> list[BackendInfo]:
 def get_backend(name: str) -> Backend:
     """A backend by name, its framework loaded."""
     known = registry().backends
+    if not isinstance(name, str):
+        raise BackendError(f"backend= takes a name, one of {sorted(known)}; got {name!r}.")
     if name not in known:
         raise BackendMissing(
             f"No backend {name!r} is installed; there are {sorted(known) or 'none'}.{nearest(name, known)} "

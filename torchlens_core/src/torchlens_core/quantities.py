@@ -29,6 +29,15 @@ def count_text(number: float) -> str:
     return " ".join(filter(None, _scaled(number, 1000, _COUNTS)))
 
 
+def counted(number: int, what: str) -> str:
+    """How many things there are, with the word for them.
+
+    >>> counted(1, "call"), counted(2, "call")
+    ('1 call', '2 calls')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def flops_text(flops: float) -> str:
     """Floating-point operations.
 

@@ -53,7 +53,8 @@ class DeclaredField(property, Generic[T]):
         assert self.fget is not None
         annotation = inspect.get_annotations(self.fget).get("return", "Any")
         doc = " ".join((inspect.getdoc(self.fget) or "").split())
-        return Field(name, str(annotation), self.unit, self.group, doc, self.in_table)
+        type_ = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        return Field(name, type_, self.unit, self.group, doc, self.in_table)
 
 
 def field(*, group: str, unit: str = "", in_table: bool = True) -> Callable[[Callable[[Any], T]], DeclaredField[T]]:

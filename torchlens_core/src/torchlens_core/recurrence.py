@@ -77,7 +77,7 @@ class _Blocks:
     ) -> None:
         self._loops = sites.loops
         self._chain = sites.chain
-        self._current: dict[_Place, Hashable] = {}
+        self._current: dict[_Place, tuple[Hashable, Hashable]] = {}
         blocks: dict[tuple[_Place, Hashable], set[Hashable]] = defaultdict(set)
         for scope in program.scopes:
             if scope.parent is not None and scope.address in holds_params:
@@ -95,13 +95,14 @@ class _Blocks:
             for loop in self._loops[site]:
                 blocks[(scope.index, loop), self._chain[site]].add(block)
 
-    def begin(self, scope: Scope, site: int, block: Hashable) -> None:
-        """A block was called from ``site`` of ``scope``."""
+    def begin(self, scope: Scope, site: int, block: Hashable, *, has_params: bool = True) -> None:
+        """A block was called from ``site`` of ``scope``. One without parameters continues the one before it, apart."""
         if self._positions and site >= 0:
             for loop in self._loops[site]:
                 place = (scope.index, loop)
                 if self._chain[site] in self._positions.get(place, ()):
-                    self._current[place] = block
+                    before, _ = self._current.get(place, (None, None))
+                    self._current[place] = (block, None) if has_params else (before, block)
 
     def around(self, scope: Scope, site: int) -> tuple[Hashable, ...]:
         """The blocks last begun in the loops that ``site`` stands in, where those run different blocks."""
@@ -130,8 +131,8 @@ def group(graph: Graph, *, recurrence: bool = True) -> array[int]:
     def enter(scope: Scope) -> None:
         parent = scope.parent
         assert parent is not None
+        blocks.begin(parent, scope.site, scope.address, has_params=scope.address in holds_params)
         if scope.address in holds_params:
-            blocks.begin(parent, scope.site, scope.address)
             scope_chain[scope.index] = chains[scope.address]
         elif (same := _call_around(scope, holds_params)) is not None:
             scope_chain[scope.index] = scope_chain[same.index]
@@ -183,15 +184,27 @@ def _modules_with_params(program: Program) -> set[str]:
     return addresses
 
 
+_SHAPE_ONLY = frozenset(
+    "newzeros newones newfull newempty newtensor zeroslike oneslike fulllike emptylike randlike randnlike randintlike".split()
+)
+
+
 def is_recurrent(graph: Graph, layer_of: array[int]) -> bool:
-    """Whether one pass of a layer that has an input ancestor reaches another pass of it."""
+    """Whether one pass of a layer that is fed by an input reaches another pass of it.
+
+    What takes no more of an array than its shape (``zeros_like``) is not fed by it: a mask that is filled in by a loop,
+    whatever the input, makes no model recurrent.
+    """
     passes: dict[int, int] = defaultdict(int)
     for layer in layer_of:
         passes[layer] += 1
     repeated = {layer: 1 << bit for bit, layer in enumerate(layer for layer, n in passes.items() if n > 1)}
     if not repeated:
         return False
-    reached: dict[int, int] = {}  # bit set of the repeated layers among a node's ancestors and itself, while it is needed
+    fed = bytearray(len(graph))
+    reached: dict[
+        int, int
+    ] = {}  # bit set of the repeated layers among a node's ancestors and itself, while it is needed
     unread = array("q", map(len, map(graph.children_of, range(len(graph)))))
     for node in range(len(graph)):
         mask = 0
@@ -200,7 +213,9 @@ def is_recurrent(graph: Graph, layer_of: array[int]) -> bool:
             unread[parent] -= 1
             if not unread[parent]:
                 del reached[parent]
-        own = repeated.get(layer_of[node], 0) if graph.from_input[node] else 0
+        is_filled = graph.kinds[node] == Kind.COMPUTE and graph.program.rows[graph.refs[node]][0].type in _SHAPE_ONLY
+        fed[node] = not is_filled and (graph.kinds[node] == Kind.INPUT or any(fed[p] for p in graph.parents_of(node)))
+        own = repeated.get(layer_of[node], 0) if fed[node] else 0
         if mask & own:
             return True
         if unread[node]:

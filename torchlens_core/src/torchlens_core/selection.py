@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import SelectorError
 from .op import Op
+from .quantities import counted
 
 if TYPE_CHECKING:
     from .selectors import Selector
@@ -90,4 +91,4 @@ class Selection:
         return list_html(self._count(), self._ops)
 
     def _count(self) -> str:
-        return f"{self.selector!r}: {len(self)} Op{'' if len(self) == 1 else 's'}"
+        return f"{self.selector!r}: {counted(len(self), 'Op')}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .conditionals import Conditional
 from .errors import OptionError, nearest
-from .quantities import bytes_text, count_text, duration_text, flops_text
-from .text import names_text, shape_text, table
+from .quantities import bytes_text, count_text, counted, duration_text, flops_text
+from .text import joined, names_text, shape_text, table
 
 if TYPE_CHECKING:
     from .module import Module
@@ -39,7 +39,8 @@ def summary(trace: Trace, level: str = "overview") -> str:
     if make is None:
         levels = ", ".join(map(repr, LEVELS))
         raise OptionError(f"A summary has the levels {levels}; got {level!r}.{nearest(str(level), LEVELS)}")
-    return "\n".join([f"Model: {trace.model_name}", *make(trace), *_ending(trace)])
+    lines = [line for part in make(trace) for line in part.split("\n")]
+    return joined([f"Model: {trace.model_name}", *lines, *_ending(trace)])
 
 
 def _ending(trace: Trace) -> list[str]:
@@ -94,8 +95,7 @@ def _cost_lines(trace: Trace) -> list[str]:
     cost, unknown = trace.cost
     lines = [f"Forward FLOPs: {flops_text(cost.flops)}  MACs: {flops_text(cost.macs)}"]
     if unknown:
-        calls = f"{unknown} call{'' if unknown == 1 else 's'}"
-        lines.append(f"Not counted: {calls} of unknown cost ({names_text(_unknown_types(trace))})")
+        lines.append(f"Not counted: {counted(unknown, 'call')} of unknown cost ({names_text(_unknown_types(trace))})")
     return lines
 
 

@@ -90,7 +90,8 @@ def field_text(field: Field, value: Any) -> str:
     return str(value) if field.type in ("str", "str | None", "Any") else value_text(value)
 
 
-def _joined(lines: Iterable[str]) -> str:
+def joined(lines: Iterable[str]) -> str:
+    """Lines of text, each of them harmless."""
     return "\n".join(visible(line, _LINE) for line in lines)
 
 
@@ -99,7 +100,7 @@ def _joined(lines: Iterable[str]) -> str:
 
 def describe_op(op: Op) -> str:
     """Everything about an Op that a reader asks first, one line each."""
-    return _joined(
+    return joined(
         [
             f"{_title(op)}:",
             *_value_lines(op),
@@ -126,13 +127,15 @@ def _value_lines(op: Op) -> list[str]:
     if not op.has_saved_value:
         return [*lines, f"Value not saved: run the trace again with {op.how_to_save()}"]
     try:
-        value, array = op.out, op.numpy()
+        kept = op.out
+        shape = getattr(kept, "shape", None)
+        if shape is None:
+            return [*lines, f"Kept of it, by a transform: {value_text(kept)}"]
+        if tuple(shape) != op.shape:
+            lines.append(f"Kept of it, by a transform: shape={tuple(shape)}")
+        return [*lines, preview(op.numpy())]
     except (ValueOverwritten, NotSupported) as error:
         return [*lines, f"Value not available: {error}"]
-    kept = getattr(value, "shape", None)
-    if kept is None or tuple(kept) != op.shape:
-        lines.append(f"Kept of it, by a transform: {'no array' if kept is None else f'shape={tuple(kept)}'}")
-    return [*lines, preview(array)]
 
 
 def _relation_lines(op: Op) -> list[str]:
@@ -175,7 +178,7 @@ def _param_line(op: Op | Layer) -> str:
 
 def _func_line(op: Op) -> str:
     grad_fn = f" (grad_fn_handle: {op.grad_fn_class_name})" if op.grad_fn_class_name else ""
-    return f"Function: {op.func_name}{grad_fn}" + (", in-place" if op.is_inplace else "")
+    return f"Function: {op.func_name}{grad_fn}{', in-place' if op.is_inplace else ''}"
 
 
 def _end_lines(op: Op) -> list[str]:
@@ -204,7 +207,7 @@ def describe_layer(layer: Layer) -> str:
         f"Time elapsed: {time} in all",
         f"Lookup keys: {layer.layer_label_short}, {layer.layer_label}",
     ]
-    return _joined(lines)
+    return joined(lines)
 
 
 # -- other records -----------------------------------------------------------------------------------------------------
@@ -212,12 +215,20 @@ def describe_layer(layer: Layer) -> str:
 
 def describe_record(record: Record) -> str:
     """Every declared field that says something, one line each."""
-    lines = [repr(record).strip("<>") + ":"]
-    for field in record.fields():
+    fields = [f"  {name}: {shortened(text, 200)}" for name, text in fields_text(record)]
+    return joined([repr(record).strip("<>") + ":", *fields])
+
+
+def fields_text(record: Record) -> list[tuple[str, str]]:
+    """Names and texts of the declared fields that say something. What has a name beside it is shown by that."""
+    fields = record.fields()
+    names = {field.name for field in fields}
+    texts = []
+    for field in fields:
         value = getattr(record, field.name)
-        if value is not None and value not in ([], (), {}, ""):
-            lines.append(f"  {field.name}: {shortened(field_text(field, value), 200)}")
-    return _joined(lines)
+        if value is not None and value not in ([], (), {}, "") and f"{field.name}_name" not in names:
+            texts.append((field.name, field_text(field, value)))
+    return texts
 
 
 def describe_location(location: CodeLocation) -> str:
@@ -226,7 +237,7 @@ def describe_location(location: CodeLocation) -> str:
     for number, text in location.numbered_context(3).items():
         mark = "->" if number == location.line_number else "  "
         lines.append(f"{mark} {number:4} | {text}")
-    return _joined(lines)
+    return joined(lines)
 
 
 def describe_trace(trace: Trace) -> str:
@@ -236,7 +247,7 @@ def describe_trace(trace: Trace) -> str:
     if len(rows) > MAX_ROWS:
         half = MAX_ROWS // 2
         rows = [*rows[:half], ["...", f"{len(rows) - 2 * half} more", "", "", ""], *rows[-half:]]
-    return f"{_joined(lines)}\n{table(['#', 'Op', 'Shape', 'Module', 'Params'], rows)}"
+    return f"{joined(lines)}\n{table(['#', 'Op', 'Shape', 'Module', 'Params'], rows)}"
 
 
 def _run_lines(trace: Trace) -> list[str]:

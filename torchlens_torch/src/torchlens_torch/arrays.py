@@ -34,7 +34,7 @@ _KINDS: dict[type, str] = {
 
 @functools.cache
 def _constants() -> dict[tuple[str, str], Any]:
-    """torch's dtypes, layouts ... by kind and name. A table, so that a name from a file is never an attribute of torch."""
+    """Dtypes, layouts ... of torch by kind and name. A table: no name from a file is ever asked of torch itself."""
     named = ((TorchArrays().constant_name(value), value) for value in vars(torch).values())
     return {name: value for name, value in named if name is not None}
 

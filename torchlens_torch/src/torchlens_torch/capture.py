@@ -53,6 +53,7 @@ class Recorder(TorchFunctionMode):
         self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
         self.with_sites = "sites" in session.needs
+        self.in_kernels = False  # called for kernels, not for functions
         self._classes = dict(_BASE_CLASSES)
         self._pinned: list[Tensor] = []  # arrays whose id must stay their own
         self.buffer_arrays: list[Tensor] = []
@@ -276,6 +277,8 @@ class Recorder(TorchFunctionMode):
             if info.same_object and isinstance(out, torch.nn.Parameter):
                 return out, None  # it stays the parameter that it was
             if targets is None and not info.same_object and self.is_known(out):
+                if self.in_kernels:
+                    return out, None  # no kernel made it
                 out = _alias(out)
             return out, self.assign(out)
         if out is None:
@@ -395,17 +398,25 @@ class Recorder(TorchFunctionMode):
         self.keep_copy(vid, array)
         return vid
 
-    def rebind(self, address: str, module: str, array: Tensor) -> None:
-        """A buffer's attribute was set to another array."""
-        if not self.is_known(array):
-            self._add_unknown(array)
+    def rebind(self, address: str, module: str, array: Tensor) -> Tensor:
+        """A buffer's attribute was set to another array. Returns the alias that becomes the buffer."""
+        origin = self.vid_of(array)
         versions = [s for s in self.session.sources if s.kind == "buffer" and s.address == address]
         before = versions[-1] if versions else Source("buffer", address, -1, version=0, module=module)
         if before.vid == self.vid_of(array):
             return  # set to what it was already
         if before.row < 0:
             before.row = len(self.session.rows)
-        self._new_version(before, array, self.vid_of(array))
+        alias = _alias(array)
+        self._new_version(before, alias, origin)
+        return alias
+
+    def note_read(self, info: TorchFunc, args: tuple[Any, ...], result: Any) -> None:
+        """An array was read as a Python value, in a run at kernel level."""
+        with torch._C.DisableTorchFunction():
+            vid = next((self.vid_of(value) for value in args if isinstance(value, Tensor)), -1)
+        key, calls = chain(sys._getframe(2))
+        self.session.note(str(info.event), vid, result, self.session.site(key, lambda: tuple(calls)))
 
     # -- keeping ---------------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def _describe(func: Any) -> TorchFunc:
     described.exposes = name in _EXPOSES
     described.rebinds = sets_data
     described.same_object = name in _SAME_OBJECT
-    if is_reflected(name) and not is_in_order(func):
+    if is_reflected(name) and not is_in_order(func) and not isinstance(func, OpOverload | OpOverloadPacket):
         described.opened = calling_in_order(func)
     else:
         described.opened = _opened_copy(func) if func in OPENED else None
@@ -153,7 +153,7 @@ def path_of(func: Any, name: str) -> str | None:
 
 def _writes(func: Any, name: str) -> Writes | None:
     if isinstance(func, OpOverload):
-        return _schema_writes(func)
+        return _schema_writes(func) or _OPERATORS.get(name)
     if name in _BY_NAME:
         return _BY_NAME[name]
     if name in _SAME_OBJECT:
@@ -225,6 +225,7 @@ def _schema_writes(func: OpOverload) -> Writes | None:
 
 
 _BY_NAME: dict[str, Writes] = {}
+_OPERATORS: dict[str, Writes] = {}  # aten operators that write what their schema does not say
 
 
 def _write_rules() -> None:
@@ -238,7 +239,10 @@ def _write_rules() -> None:
     _BY_NAME["instance_norm"] = by_shape(
         _running_statistics(1, 5, "use_input_stats"), _running_statistics(3, 5, "use_input_stats")
     )
-    _BY_NAME["native_batch_norm"] = _running_statistics(3, 5, "training")
+    for name in ("batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"):
+        _OPERATORS[name] = _running_statistics(3, 5, "training")
+    _OPERATORS["instance_norm"] = _running_statistics(3, 5, "use_input_stats")
+    _BY_NAME["native_batch_norm"] = _OPERATORS["native_batch_norm"]
     _BY_NAME["embedding"] = _renormalised(3, 1)
     _BY_NAME["embedding_bag"] = _renormalised(3, 1)
 

@@ -1,15 +1,14 @@
 """Module calls: ``__call__`` is replaced on the classes present in the model, for the time of the run.
 
-Not global forward hooks: those run before the user's own hooks, and so miss what a hook returns instead. The replacement is
-reference-counted, so that two threads may trace the same model, and passes through in threads that do not trace.
+Not global forward hooks: those run before the user's own hooks, and so miss what a hook returns instead.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,56 +21,24 @@ from torchlens_core.session import Halt
 from . import callsites
 from .capture import Recorder
 from .containers import leaves, mirror
-from .kernels import KernelRecorder
+from .patches import replaced_calls
 
 active = threading.local()
 IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
 
-_lock = threading.Lock()
-_patched: dict[type, tuple[int, bool, Any]] = {}  # class -> (users, whether it had its own __call__, the original)
 
-
-@contextmanager
-def watching(classes: Iterable[type]) -> Iterator[None]:
+def watching(classes: Iterable[type]) -> AbstractContextManager[None]:
     """Module calls of these classes are reported to the recorder of their thread."""
-    ours = list(dict.fromkeys(classes))
-    with _lock:
-        for cls in ours:
-            _patch(cls)
-    try:
-        yield
-    finally:
-        with _lock:
-            for cls in ours:
-                _unpatch(cls)
+    return replaced_calls(classes, _reporting)
 
 
-def _patch(cls: type) -> None:
-    users, own, original = _patched.get(cls, (0, "__call__" in cls.__dict__, cls.__call__))
-    if users == 0:
-        cls.__call__ = _reporting(original)  # type: ignore[method-assign]
-    _patched[cls] = (users + 1, own, original)
-
-
-def _unpatch(cls: type) -> None:
-    users, own, original = _patched[cls]
-    if users > 1:
-        _patched[cls] = (users - 1, own, original)
-        return
-    del _patched[cls]
-    if own:
-        cls.__call__ = original  # type: ignore[method-assign]
-    else:
-        del cls.__call__
-
-
-def _reporting(original: Callable[..., Any]) -> Callable[..., Any]:
-    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+def _reporting(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         calls: ModuleCalls | None = getattr(active, "calls", None)
-        if calls is None:
+        if calls is None or type(self) is not cls:  # the latter where a subclass, which reports, calls its base class
             return original(self, *args, **kwargs)
-        info = calls.modules.get(id(self))
-        if info is None or (info.address == "" and calls.is_root_call()):
+        info = calls.to_report(self)
+        if info is None:
             return original(self, *args, **kwargs)
         return calls.run(original, self, info, args, kwargs)
 
@@ -81,16 +48,22 @@ def _reporting(original: Callable[..., Any]) -> Callable[..., Any]:
 class ModuleCalls:
     """Opens and closes the scopes of one run."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, wrappers: Mapping[int, ModuleInfo]) -> None:
         self.recorder = recorder
         self.session = recorder.session
-        self.modules = recorder.modules
+        self._modules = recorder.modules
+        self._wrappers = wrappers  # of compiled parts, by id: a call of one is the part's call
         self._root_called = False
 
-    def is_root_call(self) -> bool:
-        """Whether this is the model's own call, whose scope the session opened."""
-        first, self._root_called = not self._root_called, True
-        return first
+    def to_report(self, module: nn.Module) -> ModuleInfo | None:
+        """The module of the model that is being called; None where the call is none of a module, or is known already."""
+        info = self._modules.get(id(module))
+        if info is None:
+            return self._wrappers.get(id(module))
+        if not info.address and not self._root_called:  # the model's own call, whose scope the session opened
+            self._root_called = True
+            return None
+        return info
 
     def run(
         self,
@@ -110,12 +83,7 @@ class ModuleCalls:
         scope = session.enter("module", info.address, info.cls, site)
         scope.ins = self._inputs((*args, *kwargs.values()) if kwargs else args)
         try:
-            if isinstance(module, torch.jit.ScriptModule):
-                with KernelRecorder(recorder):
-                    out = original(module, *args, **kwargs)
-            else:
-                out = original(module, *args, **kwargs)
-            return self.leave(scope, out)
+            return self.leave(scope, original(module, *args, **kwargs))
         except BaseException:
             if session.scope is not scope.parent:
                 session.abandon(scope)

@@ -18,9 +18,11 @@ from torchlens_core.session import Halt, Session
 from . import callsites
 from .capture import Recorder, meta_of, rng_state
 from .containers import leaves
-from .kernels import KernelNames, KernelRecorder
+from .kernels import FunctionCalls, KernelNames, KernelRecorder
 from .modules import ModuleCalls, active, watching
+from .scripts import watching_scripts
 from .state import input_names
+from .wrappers import compiled_parts, unwrap
 
 
 def capture(call: Call, session: Session) -> Any:
@@ -31,24 +33,31 @@ def capture(call: Call, session: Session) -> Any:
             "Trace the inner model by itself, before or after."
         )
     modules = [(info, module) for info, module in session.discovery.modules if module is not None]
-    recorder = Recorder(session, {id(module): info for info, module in modules})
-    calls = ModuleCalls(recorder)
+    infos = {id(module): info for info, module in modules}
+    recorder = Recorder(session, infos)
+    wrappers = compiled_parts(module for _, module in modules)
+    calls = ModuleCalls(recorder, {id(wrapper): infos[id(unwrap(wrapper))] for wrapper in wrappers})
     if recorder.replay:
         session.rng[-1] = rng_state()
     _add_state(recorder)
     _add_inputs(recorder, call)
     root = session.scopes[0]
+    if isinstance(call.model, nn.Module):
+        root.ins = tuple(source.vid for source in session.sources if source.kind == "input")
     with ExitStack() as stack:
-        stack.enter_context(watching(type(module) for _, module in modules))
+        stack.enter_context(watching(type(module) for module in (*wrappers, *(module for _, module in modules))))
+        stack.enter_context(watching_scripts())
         stack.enter_context(_buffer_assignments(recorder))
         stack.enter_context(_eager())
         stack.callback(setattr, active, "calls", None)
         active.calls = calls
-        stack.enter_context(recorder)
+        if "kernel rows" in session.needs:
+            kernels = stack.enter_context(KernelRecorder(recorder))
+            stack.enter_context(FunctionCalls(recorder, kernels))
+        else:
+            stack.enter_context(recorder)
         if "kernels" in session.needs:
             stack.enter_context(KernelNames(recorder))
-        if "kernel rows" in session.needs:
-            stack.enter_context(KernelRecorder(recorder))
         try:
             out = call.run()
             with torch._C.DisableTorchFunction():
@@ -114,15 +123,21 @@ def _add_inputs(recorder: Recorder, call: Call) -> None:
 
 @contextmanager
 def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
-    """Report ``self.buffer = array`` inside the model, which no operation shows."""
+    """Report ``self.buffer = array`` inside the model, which no operation shows.
+
+    The buffer becomes an alias of the array, so that it is known who reads the buffer and who the array.
+    """
     modules = recorder.modules
 
-    def assigned(module: nn.Module, name: str, array: Tensor | None) -> None:
+    def assigned(module: nn.Module, name: str, array: Tensor | None) -> Tensor | None:
         calls = getattr(active, "calls", None)
-        if calls is not None and calls.recorder is recorder and isinstance(array, Tensor) and id(module) in modules:
-            address = modules[id(module)].address
-            with torch._C.DisableTorchFunction():
-                recorder.rebind(f"{address}.{name}" if address else name, address, array)
+        if calls is None or calls.recorder is not recorder or id(module) not in modules:
+            return None
+        if not isinstance(array, Tensor) or array is module._buffers.get(name):
+            return None
+        address = modules[id(module)].address
+        with torch._C.DisableTorchFunction():
+            return recorder.rebind(f"{address}.{name}" if address else name, address, array)
 
     handle = nn.modules.module.register_module_buffer_registration_hook(assigned)
     try:

@@ -125,7 +125,7 @@ def _accepts(kind: str, value: Any) -> bool:
     elif isinstance(value, str):
         words = ("str", "Device")
     elif isinstance(value, _CODES):
-        words = ("int",)
+        words = ("int",) if inner is None else ()
     else:
         words = ("Device",) if isinstance(value, torch.device) else ("number",)
     return any(word in kind for word in words)

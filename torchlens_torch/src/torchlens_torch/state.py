@@ -16,6 +16,8 @@ from torchlens_core.backend import Call, Discovery, State
 from torchlens_core.module_facts import ModuleFacts, function_facts, plain
 from torchlens_core.program import ModuleInfo
 
+from .wrappers import unwrap
+
 _INTERNAL = frozenset(vars(nn.Module()))  # attributes that every module has
 _SCALARS = frozenset({int, float, bool, type(None)})
 _HOOKS = (
@@ -76,13 +78,6 @@ def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for name in function.__code__.co_names:
         if name in function.__globals__:
             yield name, function.__globals__[name]
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """The user's module inside ``torch.compile``'s wrapper."""
-    while type(module).__name__ == "OptimizedModule":
-        module = module._modules["_orig_mod"]  # type: ignore[assignment]
-    return module
 
 
 def _walk(prefix: str, root: nn.Module, modules: dict[int, tuple[ModuleInfo, Any]], state: dict[int, State]) -> None:

@@ -30,8 +30,12 @@ def quoted(value: object) -> str:
 
 
 def quoted_text(text: str) -> str:
-    """A text of several lines as a quoted string, in which entities mean themselves too."""
-    return quoted("\n".join(visible(line, 1000) for line in text.split("\n")).replace("&", "&amp;"))
+    """A text of several lines as a quoted string, in which entities mean themselves too.
+
+    Made for tooltips, in which Graphviz expands backslashes twice.
+    """
+    lines = (visible(line, 1000).replace("&", "&amp;").replace("\\", "\\\\") for line in text.split("\n"))
+    return quoted("\n".join(lines))
 
 
 def label_text(text: str) -> str:
@@ -71,8 +75,8 @@ class _Writer:
         yield "digraph {"
         yield f"  graph{_bracketed(self._graph(), self.picture.graph)}"
         yield f"  node{_bracketed({}, font | {'margin': '0.12,0.07', 'height': 0.3, 'width': 0.6})}"
-        edges = {"color": theme.line, "fontcolor": theme.line, "arrowsize": 0.7, "labeldistance": 2.0, "labelangle": -45}
-        yield f"  edge{_bracketed({}, font | edges | {'fontsize': self.size * _SMALL})}"
+        edges = font | {"fontsize": self.size * _SMALL, "fontcolor": theme.line, "color": theme.line, "arrowsize": 0.7}
+        yield f"  edge{_bracketed({}, edges | {'labeldistance': 2, 'labelangle': -45})}"
         yield from self._contents(self.scene.root, "  ")
         for edge, further in zip(self.scene.edges, self.picture.edges, strict=True):
             yield f"  {edge.tail} -> {edge.head}{_bracketed(self._edge(edge), further)}"

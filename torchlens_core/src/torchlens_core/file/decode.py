@@ -18,6 +18,9 @@ from .arguments import Constant, Decoder
 from .control_flow import decode_control_flow
 
 
+_PLAIN = (str, int, bool, float)  # what stands for itself
+
+
 @dataclass(frozen=True, slots=True)
 class NotReplayable:
     """Stands for the function of a call that cannot be run again from a file; calling it says why."""
@@ -68,7 +71,7 @@ class _Decoder:
             scopes=self._scopes,
             sources=[_source(source) for source in records.sources],
             metas=[Meta(value.shape, value.dtype, value.device, value.grad_fn) for value in records.values],
-            modules=[self._module(index, module) for index, module in enumerate(records.modules)],
+            modules=self._modules(),
             outputs=[Output(output.path, output.value) for output in records.outputs],
             events=[self._event(index, event) for index, event in enumerate(records.events)],
             sites=[tuple([frames[number] for number in site]) for site in records.sites],
@@ -142,9 +145,12 @@ class _Decoder:
         scope.start_ns, scope.end_ns = record.start_ns, record.end_ns
         return scope
 
-    def _module(self, index: int, record: schema.ModuleRecord) -> ModuleInfo:
-        facts = self._table(record.facts, f"$.modules[{index}].facts")
-        return ModuleInfo(record.address, record.cls, record.qualname, record.aliases, record.training, facts)
+    def _modules(self) -> list[ModuleInfo]:
+        tables = [self._table(table, f"$.module_facts[{i}]") for i, table in enumerate(self._records.module_facts)]
+        return [
+            ModuleInfo(m.address, m.cls, m.qualname, m.aliases, m.training, tables[m.facts] if m.facts >= 0 else {})
+            for m in self._records.modules
+        ]
 
     def _event(self, index: int, record: schema.EventRecord) -> Event:
         value = self._value(self._decoder(), record.value, f"$.events[{index}].value")
@@ -157,6 +163,8 @@ class _Decoder:
         return Decoder(constant, self._records.texts)
 
     def _value(self, decoder: Decoder, value: Any, path: str) -> Any:
+        if value is None or value.__class__ in _PLAIN:
+            return value
         try:
             return decoder.decode(value)
         except ValueError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from ..errors import SaveError
 from ..program import Outs, Row
 from ..trace import Trace
@@ -36,6 +38,7 @@ class _Encoder:
         self._program = trace.program
         self._source = SourceText(trace.program) if include_source else None
         self._texts = Texts()
+        self._tables: dict[bytes, tuple[int, dict[str, Any]]] = {}
         self._funcs: dict[schema.FuncRecord, int] = {}
         self._dtypes: dict[Any, str] = {}
         self._constant_name = trace.backend.arrays.constant_name if trace.backend is not None else lambda value: None
@@ -62,6 +65,7 @@ class _Encoder:
             sources=tuple(map(_source, program.sources)),
             values=tuple(self._value(vid) for vid in range(len(program.metas))),
             modules=tuple(map(self._module, program.modules)),
+            module_facts=tuple(table for _, table in self._tables.values()),
             outputs=tuple(schema.OutputRecord(path=path, value=vid) for path, vid in program.outputs),
             events=tuple(map(self._event, program.events)),
             numbers=numbers,
@@ -157,8 +161,14 @@ class _Encoder:
             qualname=info.qualname,
             aliases=tuple(info.aliases),
             training=info.training,
-            facts=Encoder(self._constant_name, self._texts).encode_table(facts),
+            facts=self._table(facts) if facts else -1,
         )
+
+    def _table(self, facts: dict[str, Any]) -> int:
+        """The number of a table of facts. Modules of one class and one configuration share it."""
+        table = Encoder(self._constant_name, self._texts).encode_table(facts)
+        number, _ = self._tables.setdefault(msgspec.json.encode(table), (len(self._tables), table))
+        return number
 
     def _event(self, event: Any) -> schema.EventRecord:
         return schema.EventRecord(

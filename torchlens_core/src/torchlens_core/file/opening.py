@@ -89,7 +89,7 @@ def is_folder(path: Path) -> bool:
     mode = _look(path).st_mode
     if stat.S_ISLNK(mode):
         raise UnsafePath(
-            "it is a symbolic link.", str(path), f"Give the path that it leads to: {os.path.realpath(path)}"
+            "it is a symbolic link.", str(path), f"Give the path that it leads to: {os.path.realpath(path)}."
         )
     return stat.S_ISDIR(mode)
 

@@ -12,6 +12,7 @@ from ..plugins import get_backend
 from ..trace import Trace
 from . import strict_json
 from .agreement import arrays_disagree, check_hash, manifest_disagrees, ops_disagree
+from .collector import collection_put_off
 from .container import Container
 from .decode import decode, decode_numbers
 from .limits import Limits
@@ -49,12 +50,14 @@ def load(
         raise ValueError(f"verify is 'lazy' or 'eager'; got {verify!r}.")
     chosen = get_backend(backend) if isinstance(backend, str) else backend
     limits = limits or Limits()
-    container = Container(path, limits)
-    manifest = parse_manifest(container.manifest, container.manifest_where, limits)
-    shards = open_shards(container, manifest, limits, _stop)
-    records = read_records(container, manifest, limits)
-    check_records(container, manifest, records, _stop)
-    made = build(container, manifest, records, shards, chosen, _stop)
+    with collection_put_off():
+        container = Container(path, limits)
+        manifest = parse_manifest(container.manifest, container.manifest_where, limits)
+        shards = open_shards(container, manifest, limits, _stop)
+        records = read_records(container, manifest, limits)
+        check_rules(container, records, _stop)
+        made = build(container, manifest, records, shards, chosen, _stop)
+        check_agreement(container, manifest, records, _stop)
     if verify == "eager":
         for array, begin in offsets(manifest.arrays):
             read_array(array, shards[array.shard], begin)
@@ -86,12 +89,15 @@ def read_records(container: Container, manifest: Manifest, limits: Limits) -> Re
     return convert(value, Records, where)
 
 
-def check_records(container: Container, manifest: Manifest, records: Records, report: Report) -> bool:
-    """Hold the records against the rules and against the manifest; whether they can be built upon."""
-    is_sound = _tell(breaches(records, container.records_where), report)
+def check_rules(container: Container, records: Records, report: Report) -> bool:
+    """Hold the records against the rules; whether they can be built upon."""
+    return _tell(breaches(records, container.records_where), report)
+
+
+def check_agreement(container: Container, manifest: Manifest, records: Records, report: Report) -> None:
+    """Hold the records against the manifest."""
     _tell(manifest_disagrees(records, manifest, container.manifest_where), report)
     _tell(arrays_disagree(records, manifest, container.manifest_where), report)
-    return is_sound
 
 
 def build(

@@ -86,6 +86,8 @@ def _positions(records: Records) -> Iterator[Breach]:
         path = f"$.scopes[{index}]"
         yield from _beyond(path, ("site", scope.site, sites))
         yield from _beyond(path, ("first_call", scope.first_call, calls + 1), ("last_call", scope.last_call, calls + 1))
+    for index, module in enumerate(records.modules):
+        yield from _beyond(f"$.modules[{index}]", ("facts", module.facts, len(records.module_facts)))
     for index, source in enumerate(records.sources):
         yield from _beyond(f"$.sources[{index}]", ("call", source.call, calls + 1))
     for index, event in enumerate(records.events):
@@ -294,7 +296,7 @@ def _costs(records: Records) -> Iterator[Breach]:
 def _open_tables(records: Records) -> Iterator[Breach]:
     """``__class__`` and the like are no names of arguments; a reader in another language may trip over them."""
     tables: list[tuple[str, Iterable[str]]] = [("$.facts", records.facts)]
-    tables += [(f"$.modules[{i}].facts", module.facts) for i, module in enumerate(records.modules)]
+    tables += [(f"$.module_facts[{i}]", table) for i, table in enumerate(records.module_facts)]
     for index, call in enumerate(records.calls):
         tables.append((f"$.calls[{index}]", (*call.kwargs, *call.settings, *(call.ambient or ()))))
     for path, names in tables:

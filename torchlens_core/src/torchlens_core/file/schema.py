@@ -236,7 +236,7 @@ class ModuleRecord(Wire, frozen=True, kw_only=True):
     qualname: str = ""
     aliases: tuple[str, ...] = ()
     training: bool | None = None
-    facts: dict[str, Tagged] = {}
+    facts: Reference = -1  # position among the tables of facts
 
 
 class OutputRecord(Wire, frozen=True, kw_only=True):
@@ -351,6 +351,7 @@ class Records(Wire, frozen=True, kw_only=True):
     sources: tuple[SourceRecord, ...]
     values: tuple[ValueRecord, ...]
     modules: tuple[ModuleRecord, ...]
+    module_facts: tuple[dict[str, Tagged], ...] = ()  # signatures, docstrings, attributes ..., each table once
     outputs: tuple[OutputRecord, ...]
     events: tuple[EventRecord, ...] = ()
     numbers: tuple[NumberRecord, ...] = ()

@@ -56,6 +56,8 @@ class ShardFile:
             if 0 < size <= 8 and looks_like(beginning) == looks_like(b"?"):
                 raise Truncated(f"it ends after {size} bytes, within the length of its header.", self.where)
             raise BadMagic(f"this is no trace file, but {looks_like(beginning)}.", self.where)
+        if length < 2:
+            raise SchemaError(f"the header claims {length} bytes.", self.where)
         if length > size - 8:
             raise Truncated(f"the header claims {length} bytes, and the file ends after {size}.", self.where)
         os.lseek(descriptor, 8, os.SEEK_SET)

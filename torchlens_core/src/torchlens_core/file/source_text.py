@@ -31,6 +31,7 @@ class SourceText:
         self._known = known.source  # of a trace that was itself loaded
         self._roots = [] if known.source is not None else _roots()
         self._files: dict[str, int] = {}
+        self._relative: dict[str, str] = {}
         self._names: list[str] = []
         self._frames: dict[Frame, int] = {}
         self._wanted: list[set[int]] = []  # lines of each file
@@ -45,8 +46,12 @@ class SourceText:
         return self._names[self._file(file)]
 
     def relative(self, file: str) -> str:
-        """The relative name of a file that is not listed."""
-        return file if self._known is not None else relative_name(file, self._roots)
+        """The relative name of a file, listed or not; two files may have the same."""
+        if self._known is not None:
+            return file
+        if file not in self._relative:
+            self._relative[file] = relative_name(file, self._roots)
+        return self._relative[file]
 
     def files(self) -> tuple[schema.FileRecord, ...]:
         """The files with their lines."""
@@ -77,7 +82,7 @@ class SourceText:
         number = self._files.get(file)
         if number is None:
             number = self._files[file] = len(self._files)
-            name = relative_name(file, self._roots)
+            name = self.relative(file)
             self._uses[name] += 1
             self._names.append(name if self._uses[name] == 1 else f"{name} ({self._uses[name]})")
             self._wanted.append(set())

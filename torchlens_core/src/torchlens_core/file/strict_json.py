@@ -19,6 +19,7 @@ from ..errors import LimitExceeded, SchemaError, Truncated
 # A string, closed or not: an unclosed one runs to the end, so that no text takes more than one pass.
 _STRINGS = re.compile(rb'("(?:[^"\\]++|\\.)*+(?:"|\\?\Z))', re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ODD_INTEGER = re.compile(rb"-0(?![.\deE])|\d{19}")  # may be outside 64 bits, or may be a part of a float
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 # A field whose value is an object with this key false may be left out by a reader that does not know it.
@@ -43,7 +44,8 @@ def parse(data: bytes, where: str, *, max_depth: int, max_text: int) -> Any:
         Truncated: the text ends too early.
         SchemaError: anything else that is not strict JSON.
     """
-    _check_size(data, where, max_depth, max_text)
+    outside = _outside_strings(data, where, max_text)
+    _check_depth(outside, where, max_depth)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -53,7 +55,7 @@ def parse(data: bytes, where: str, *, max_depth: int, max_text: int) -> Any:
         value = json.loads(
             text,
             object_pairs_hook=reader.object,
-            parse_int=reader.integer,
+            parse_int=reader.integer if _ODD_INTEGER.search(outside) else None,
             parse_float=reader.real,
             parse_constant=reader.constant,
         )
@@ -69,15 +71,20 @@ def parse(data: bytes, where: str, *, max_depth: int, max_text: int) -> Any:
     return value
 
 
-def _check_size(data: bytes, where: str, max_depth: int, max_text: int) -> None:
-    """Hold depth and lengths of strings against the limits, without building anything."""
+def _outside_strings(data: bytes, where: str, max_text: int) -> bytes:
+    """The text with a blank for each string, none of which may be longer than the limit."""
     if data.startswith(b"\xef\xbb\xbf"):
         raise SchemaError("it begins with a byte order mark.", where)
     pieces = _STRINGS.split(data)
     longest = max(map(len, pieces[1::2]), default=2) - 2
     if longest > max_text:
         raise LimitExceeded(f"a string of {longest} bytes, and the limit is {max_text} (max_text).", where)
-    brackets = np.frombuffer(b"".join(pieces[::2]).translate(None, delete=_NOT_BRACKETS), np.uint8)
+    return b" ".join(pieces[::2])
+
+
+def _check_depth(outside: bytes, where: str, max_depth: int) -> None:
+    """Hold the nesting against its limit, without building anything."""
+    brackets = np.frombuffer(outside.translate(None, delete=_NOT_BRACKETS), np.uint8)
     depths = np.cumsum(np.where(brackets & 0x02, 1, -1), dtype=np.int64)  # [ and { have this bit, ] and } have not
     if len(depths) and depths.max() > max_depth:
         raise LimitExceeded(f"nested {depths.max()} deep, and the limit is {max_depth} (max_depth).", where)

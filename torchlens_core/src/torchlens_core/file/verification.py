@@ -9,7 +9,7 @@ from ..errors import TraceFileError
 from .container import Container
 from .limits import Limits
 from .manifest import manifest_problems, parse_manifest
-from .read import Report, build, by_shard, check_records, open_shards, read_records
+from .read import Report, build, by_shard, check_agreement, check_rules, open_shards, read_records
 from .schema import Manifest
 from .shard_file import ShardFile
 from .values import offsets, read_array
@@ -39,7 +39,8 @@ def verify(path: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
             report(error)
     try:
         records = read_records(container, manifest, limits)
-        if check_records(container, manifest, records, report):
+        check_agreement(container, manifest, records, report)
+        if check_rules(container, records, report):
             build(container, manifest, records, shards, None, report)
     except TraceFileError as error:
         report(error)

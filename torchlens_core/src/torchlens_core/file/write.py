@@ -25,6 +25,7 @@ from ..trace import Trace
 from . import schema
 from .agreement import array_name, count
 from .arrays_to_store import Item, Ready, groups, make_ready, value_labels
+from .collector import collection_put_off
 from .container import ID_KEY, MANIFEST_KEY, RECORDS_KEY
 from .encode import encode
 from .limits import MAX_HEADER_BYTES
@@ -65,7 +66,7 @@ def save(
     destination = target(path)
     replacement = Replacement(destination, overwrite=overwrite)
     job = _Job(trace, include_values, include_source)
-    with replacement as temporary:
+    with collection_put_off(), replacement as temporary:
         if destination.suffix == FILE_SUFFIX:
             job.write_file(temporary)
         else:

@@ -92,15 +92,14 @@ class ToyBackend(Backend):
         """Nothing is to be imported."""
 
     def discover(self, call: Call) -> Discovery:
-        found: dict[int, tuple[str, Module]] = {}
-        for name, value in reachable(call.model):
-            if isinstance(value, Module):
-                found.setdefault(id(value), (name, value))
-        is_module = any(address == "" for address, _ in found.values())
-        model = next(iter(found.values()))[1] if is_module else call.model
-        name = type(model).__name__ if is_module else getattr(model, "__name__", type(model).__name__)
-        discovery = Discovery(name, [] if is_module else [(ModuleInfo("", name), None)])
-        for address, module in found.values():
+        reached = [(name, value) for name, value in reachable(call.model) if isinstance(value, Module)]
+        if reached and not reached[0][0]:  # the model is a module, or a method of one
+            discovery = Discovery(type(reached[0][1]).__name__, [])
+            reached = reached[:1]
+        else:
+            name = getattr(call.model, "__name__", type(call.model).__name__)
+            discovery = Discovery(name, [(ModuleInfo("", name), None)])
+        for address, module in reached:
             _walk(address, module, discovery)
         return discovery
 

@@ -1,0 +1,29 @@
+"""Writes docs/images: the pictures that the examples of the documentation draw. ``python docs/draw_images.py``."""
+
+import contextlib
+import io
+import re
+import runpy
+import shutil
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+PAGES = (DOCS.parent / "README.md", DOCS / "guides" / "quickstart.md")
+
+
+def run(page: Path, folder: Path) -> None:
+    """Run the examples of a page in a folder, from a file: pictures show what the source says."""
+    code = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    file = folder / f"{page.stem.lower()}.py"
+    file.write_text("\n".join(code), encoding="utf-8")
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        runpy.run_path(str(file))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        for page in PAGES:
+            run(page, Path(folder))
+        for picture in Path(folder).glob("*.svg"):
+            shutil.copy(picture, DOCS / "images")

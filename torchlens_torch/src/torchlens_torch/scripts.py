@@ -1,0 +1,31 @@
+"""TorchScript: no function mode sees what its interpreter runs, so that is recorded kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from .kernels import KernelRecorder
+from .modules import active
+from .patches import replaced_calls
+
+_CALLABLES = (torch._C.ScriptFunction, torch._C.ScriptMethod)
+
+
+def watching_scripts() -> AbstractContextManager[None]:
+    """Calls of scripted functions and methods are reported to the recorder of their thread."""
+    return replaced_calls(_CALLABLES, _recording)
+
+
+def _recording(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        calls = getattr(active, "calls", None)
+        if calls is None or calls.recorder.in_kernels:  # the latter in a run at kernel level, and in scripts run by scripts
+            return original(self, *args, **kwargs)
+        with KernelRecorder(calls.recorder, self.name):
+            return original(self, *args, **kwargs)
+
+    return __call__
