@@ -1,4 +1,4 @@
-"""Writes docs/images: the pictures that the examples of the documentation draw. ``python docs/draw_images.py``."""
+"""Writes docs/images: pictures that the examples of the documentation draw. ``python docs/draw_images.py``."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-PAGES = (DOCS.parent / "README.md", DOCS / "guides" / "quickstart.md")
+PAGES = (DOCS.parent / "README.md", DOCS / "guides" / "quickstart.md", DOCS / "guides" / "drawing.md")
 
 
 def run(page: Path, folder: Path) -> None:
@@ -25,5 +25,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         for page in PAGES:
             run(page, Path(folder))
-        for picture in Path(folder).glob("*.svg"):
-            shutil.copy(picture, DOCS / "images")
+        shown = {name for page in PAGES for name in re.findall(r"images/(\w+\.svg)", page.read_text(encoding="utf-8"))}
+        for name in sorted(shown):
+            shutil.copy(Path(folder) / name, DOCS / "images")

@@ -54,13 +54,9 @@ def _values(live: Trace, loaded: Trace) -> Iterator[str]:
         yield f"values {sorted(missing)} are not there"
     for vid in loaded.values:
         left, right = live.values.numpy(vid), loaded.values.numpy(vid)
-        same = np.array_equal(left, right) if np.asarray(left).dtype.kind not in "fc" else _same_numbers(left, right)
-        if not same or np.asarray(left).dtype != np.asarray(right).dtype:
+        here, there = np.asarray(left), np.asarray(right)
+        if (here.dtype, here.shape, here.tobytes()) != (there.dtype, there.shape, there.tobytes()):
             yield f"value {vid} differs"
-
-
-def _same_numbers(left: Any, right: Any) -> bool:
-    return np.asarray(left).tobytes() == np.asarray(right).tobytes() and np.shape(left) == np.shape(right)
 
 
 def _arguments(live: Trace, loaded: Trace) -> Iterator[str]:
@@ -84,6 +80,8 @@ def _plain(live: Trace, value: Any) -> Any:
     if isinstance(value, float | complex | np.generic):
         return repr(value)
     if isinstance(value, Constant):
+        return value.name
+    if isinstance(value, np.dtype):
         return value.name
     if isinstance(value, Opaque):
         return "opaque"

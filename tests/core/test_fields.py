@@ -15,7 +15,9 @@ from torchlens_core.module import Module
 from torchlens_core.module_call import ModuleCall
 from torchlens_core.op import Op
 from torchlens_core.param import Buffer, Param
+from torchlens_core.plan import keep
 from torchlens_core.record import GROUPS, Record, field
+from torchlens_core.selectors import func
 from torchlens_core.testing.tape import Tape
 from torchlens_core.trace import Trace
 
@@ -118,6 +120,16 @@ def test_arrays_that_a_call_took():
     assert add.param_addresses == ["m.bias"]
     assert add.internal_source_ancestors == ["source_1_5"]
     assert add.input_ancestors == ["input_1"]
+
+
+def test_values_that_a_transform_made_count_as_what_they_are():
+    kept = keep(func("linear"), transform=lambda array: array.sum(1), dtype="float32")
+    trace = traced(Net(), x(3, 4), save=kept)
+    linear = trace["linear_1"]
+    assert (linear.has_saved_value, linear.has_transformed_value, linear.nbytes) == (True, True, 192)
+    assert not trace["relu_1"].has_transformed_value
+    assert trace.saved_nbytes == 2 * 3 * 4
+    assert traced(Net(), x(3, 4), save=func("linear")).saved_nbytes == 192 + 48
 
 
 def test_atomic_module_calls():

@@ -111,7 +111,7 @@ def test_a_value_that_a_transform_reduced_says_so():
     lines = lines_of(trace["relu_1"])
     assert lines[1:3] == [
         "Output tensor: shape=(3, 8), dtype=toy.float64, size=192 B",
-        "Kept of it, by a transform: shape=(8,)",
+        "Kept of it, by a transform: shape=(8,), dtype=float64",
     ]
     assert lines[3].startswith("tensor([")
 

@@ -9,12 +9,14 @@ import doctest
 import io
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from docs import generate_api
+from torchlens_core.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,10 +56,18 @@ def as_shown(shown: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder; of what an example registers nothing stays."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
+    yield
+    registry.cache_clear()
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_examples(page: Path, tmp_path: Path) -> None:
     assert not (wrong := run_page(page.read_text(encoding="utf-8"), tmp_path)), "\n".join(wrong)
     for picture in tmp_path.glob("*.svg"):
         shown = ROOT / "docs" / "images" / picture.name
@@ -70,8 +80,8 @@ def texts(picture: Path) -> list[str]:
     return sorted(re.findall(r"<text[^>]*>([^<]*)<", picture.read_text(encoding="utf-8")))
 
 
-def test_a_wrong_output_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
+@pytest.mark.usefixtures("elsewhere")
+def test_a_wrong_output_is_noticed(tmp_path: Path) -> None:
     page = "```python\nx = 1\nprint(x, 'and more')\n```\n\n```text\n{}\n```\n"
     assert run_page(page.format("1 and ..."), tmp_path) == []
     assert len(run_page(page.format("2 and ..."), tmp_path)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -139,8 +140,15 @@ class Modules(Accessor[Module]):
 
     def children_of(self, address: str) -> list[str]:
         """Addresses of the modules directly inside one, ``''`` being the model."""
-        modules = self._trace.program.modules
-        return [info.address for info in modules if info.address and self.parent_of(info.address) == address]
+        return self._children.get(address, [])
+
+    @cached_property
+    def _children(self) -> dict[str, list[str]]:
+        children: dict[str, list[str]] = defaultdict(list)
+        for info in self._trace.program.modules:
+            if info.address:
+                children[self.parent_of(info.address)].append(info.address)
+        return children
 
     @cached_property
     def _known(self) -> set[str]:

@@ -204,7 +204,7 @@ class _Finder:
         """Whether what ran at a site did so within the tests of ``run``, which last asked at ``frames``."""
         while scope > run.scope:
             scope, site = self._scopes[scope].parent, self._scopes[scope].site
-        if scope != run.scope or site < 0:
+        if scope != run.scope or site < 0 or not frames:  # where a predicate was asked is not always known
             return False
         depth, at_site = len(frames) - 1, self._sites[site]
         if len(at_site) <= depth or at_site[:depth] != frames[:depth] or _code(at_site[depth]) != _code(frames[depth]):

@@ -70,14 +70,13 @@ class Graph:
     def _add_nodes(self) -> None:
         program, node_of = self.program, self.node_of
         arriving = sorted(
-            (source.row, index)
-            for index, source in enumerate(program.sources)
-            if source.row >= 0 and source.kind in _SOURCE_KINDS
-        )
-        arriving.reverse()
+            ((source.row, source.kind != "input", index) for index, source in enumerate(program.sources)
+             if source.row >= 0 and source.kind in _SOURCE_KINDS),
+            reverse=True,
+        )  # fmt: skip
         for row_index, row in enumerate(program.rows):
             while arriving and arriving[-1][0] <= row_index:
-                self._add_source(arriving.pop()[1])
+                self._add_source(arriving.pop()[2])
             outs = row[4]
             if outs.__class__ is int:
                 node_of[outs] = self.rows_first[row_index] = self._add(Kind.COMPUTE, row_index, 0, outs)
@@ -87,7 +86,7 @@ class Graph:
                 if node_of[new] < 0:
                     node_of[new] = self.rows_first[row_index]
         while arriving:
-            self._add_source(arriving.pop()[1])
+            self._add_source(arriving.pop()[2])
         for index, output in enumerate(program.outputs):
             self._add(Kind.OUTPUT, index, 0, output.vid)
 

@@ -19,7 +19,6 @@ class LiveSite:
 
     Attributes:
         key: tells this Op from all others of the run.
-        returned: labels of the module calls that have just returned it.
     """
 
     is_live: Final = True
@@ -36,7 +35,6 @@ class LiveSite:
         vid: int = -1,
         array: Any = None,
         taken: tuple[int, ...] = (),
-        returned: tuple[str, ...] = (),
     ) -> None:
         self._session = session
         self._scope = scope
@@ -46,7 +44,6 @@ class LiveSite:
         self._array = array
         self._taken = taken
         self.key: Hashable = vid
-        self.returned = returned
         self.func_name = func.name
         self.type = func.type
         self.output_index = output
@@ -92,6 +89,11 @@ class LiveSite:
         """Where the array is."""
         return self._meta[2]
 
+    @property
+    def returned_by(self) -> list[str]:
+        """Labels of the module calls that have returned it so far, inner before outer."""
+        return self._session.returned_by(self.key)
+
     def parent_sites(self) -> Iterable[LiveSite]:
         """The Ops whose arrays its call took, and those that have overwritten them since."""
         session = self._session
@@ -121,13 +123,11 @@ def source_site(session: Session, source: Source, array: Any = None) -> LiveSite
     return LiveSite(session, Func(None, kind, kind), session.scopes[0], vid=source.vid, array=array, taken=taken)
 
 
-def row_site(session: Session, index: int, vid: int, array: Any = None, returned: tuple[str, ...] = ()) -> LiveSite:
+def row_site(session: Session, index: int, vid: int, array: Any = None) -> LiveSite:
     """The site of one array that a row returned."""
     row = session.rows[index]
     output = 0 if row[4] == vid else [made for made, _ in walk_outs(row[4])].index(vid)
-    return LiveSite(
-        session, row[0], row[5], row=row, index=index, output=output, vid=vid, array=array, returned=returned
-    )
+    return LiveSite(session, row[0], row[5], row=row, index=index, output=output, vid=vid, array=array)
 
 
 def output_site(session: Session, position: int, vid: int) -> LiveSite:

@@ -197,19 +197,17 @@ class Module(Record):
     @property
     def params(self) -> list[Param]:
         """Its parameters and those of the modules below it, shared ones too."""
-        return [param for param in self._trace.params if any(_is_below(a, self._info.address) for a in param.holders)]
+        return self._trace.params_below.get(self._info.address, [])
 
     @property
     def own_params(self) -> list[Param]:
         """Its parameters, without those of the modules below it."""
-        return [param for param in self._trace.params if self._info.address in param.holders]
+        return [param for param in self.params if self._info.address in param.holders]
 
     @property
     def buffers(self) -> list[Buffer]:
         """Its buffers and those of the modules below it, shared ones too."""
-        return [
-            buffer for buffer in self._trace.buffers if any(_is_below(a, self._info.address) for a in buffer.holders)
-        ]
+        return self._trace.buffers_below.get(self._info.address, [])
 
     @field(group="parameters")
     def num_params(self) -> int:
@@ -314,7 +312,3 @@ class Module(Record):
 
     def _brief(self) -> str:
         return f"<Module {self.address} ({self.cls}), {counted(self.num_calls, 'call')}>"
-
-
-def _is_below(address: str, ancestor: str) -> bool:
-    return not ancestor or address == ancestor or address.startswith(ancestor + ".")

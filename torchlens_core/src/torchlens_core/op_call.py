@@ -94,7 +94,7 @@ class OpCall(OpNode):
 
     @field(group="function", in_table=False)
     def code_context(self) -> list[CodeLocation]:
-        """The call stack, from the model's own frame (``[0]``) inwards to that which called the operation (``[-1]``)."""
+        """The call stack, from the model's own frame (``[0]``) inwards to the one that ran the call (``[-1]``)."""
         row = self._row
         return self._trace.locations(row.scope, row.site) if row is not None else []
 

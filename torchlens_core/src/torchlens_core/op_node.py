@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from .graph import Kind
 from .program import Func, Meta, Row, Scope, Source
@@ -80,6 +80,6 @@ class OpNode(Record):
         return hash((id(self._trace), self._node))
 
     @property
-    def trace(self) -> Any:
+    def trace(self) -> Trace:
         """The trace that it is part of."""
         return self._trace

@@ -39,6 +39,11 @@ class OpValue(OpNode):
         return self._vid in self._trace.values
 
     @field(group="value")
+    def has_transformed_value(self) -> bool:
+        """Whether what was kept is the result of a transform, or has another dtype or device than the array had."""
+        return self.has_saved_value and self._trace.values.is_transformed(self._vid)
+
+    @field(group="value")
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return tuple(self._meta.shape)

@@ -185,7 +185,8 @@ def _modules_with_params(program: Program) -> set[str]:
 
 
 _SHAPE_ONLY = frozenset(
-    "newzeros newones newfull newempty newtensor zeroslike oneslike fulllike emptylike randlike randnlike randintlike".split()
+    [f"new{value}" for value in ("zeros", "ones", "full", "empty", "tensor")]
+    + [f"{value}like" for value in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")]
 )
 
 

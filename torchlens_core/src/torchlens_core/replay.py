@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -88,9 +88,9 @@ def _last_uses(program: Program) -> dict[int, list[int]]:
     for index, row in enumerate(program.rows):
         for vid in row.ins:
             last[vid] = index
-        for vid, _ in walk_outs(row.outs):
-            if vid is not None:
-                last.setdefault(vid, index)
+        for returned, _ in walk_outs(row.outs):
+            if returned is not None:
+                last.setdefault(returned, index)
         for old, new in program.writes.get(index, ()):
             last[old] = max(last.get(old, index), index)
             last.setdefault(new, index)
@@ -111,7 +111,7 @@ def events_by_row(program: Program) -> dict[int, list[Event]]:
     return events
 
 
-_READERS = {"bool": bool, "int": int, "float": float, "complex": complex, "index": lambda array: array.__index__(),
+_READERS: dict[str, Callable[[Any], Any]] = {"bool": bool, "int": int, "float": float, "complex": complex, "index": lambda array: array.__index__(),
             "item": lambda array: array.item(), "tolist": lambda array: array.tolist()}  # fmt: skip
 
 

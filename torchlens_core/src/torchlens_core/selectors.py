@@ -192,11 +192,12 @@ class Nth(Selector):
 def settled_by_modules(selector: Selector) -> bool:
     """Whether what a live site cannot tell becomes known when a module returns, so that nothing need be kept until then.
 
-    Not under ``~``: that an Op is *not* returned by a module is known only when the module has returned without it.
+    Not under ``~``: that an Op is *not* returned by a module is known only when the module has returned without it. Nor of
+    a parent, which a module may return after the Op has run.
     """
     if selector.reads & {"label", "children", "value"}:
         return False
-    return not any(isinstance(part, _Not) and "output_of" in part.reads for part in selector.parts())
+    return not any(isinstance(part, _Not | _PrecededBy) and "output_of" in part.reads for part in selector.parts())
 
 
 # -- what an Op is -----------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class _Module(_ByAddress):
 
     def matches(self, site: Any) -> bool | None:
         address, number = self.wanted(site)
-        labels = site.returned if site.is_live else site.output_of_module_calls
+        labels = site.returned_by if site.is_live else site.output_of_module_calls
         if any(_is_call(label, address, number) for label in labels):
             return True
         if not site.is_live:

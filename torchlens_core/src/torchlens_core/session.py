@@ -70,6 +70,7 @@ class Session:
         self._source_of: dict[int, Source] = {}  # by vid; filled when asked for
         self._num_sources_known = 0
         self._makers: dict[int, int] = {}  # vid -> row, only for selectors that ask for parents
+        self._returned: dict[Hashable, list[str]] = {}  # vid -> labels of module calls, only for selectors that ask for them
         self._waiting: deque[tuple[int, int]] = deque()  # (rows that had run, vid) of candidates for `followed_by`
         if plan.selectors:
             self.default = None if plan.is_static else ASK
@@ -119,7 +120,8 @@ class Session:
         for position, vid in enumerate(vid for vid, _ in walk_outs(outs) if vid is not None):
             asked = decisions.setdefault(vid, [])
             if self.plan.asks_modules:
-                site = self.maker(vid, (scope.call_label,))
+                self._returned.setdefault(vid, []).append(scope.call_label)
+                site = self.maker(vid)
                 asked += [self.plan.decide(site)] if site is not None else []
             if is_root:
                 known = self._same_for_all
@@ -200,19 +202,20 @@ class Session:
             numbering.add(site.key, selector.matches(site))
         return numbering.of[site.key]
 
-    def maker(self, vid: int, returned: tuple[str, ...] = ()) -> LiveSite | None:
+    def maker(self, vid: int) -> LiveSite | None:
         """The site that made an array, for selectors that ask for parents or for what a module returned.
 
         None for parameters and constants, which are no Ops.
         """
         source = self._sources_by_vid.get(vid)
         if source is not None:
-            site = source_site(self, source) if source.kind in ("input", "buffer", "unknown") else None
-            if site is not None:
-                site.returned = returned
-            return site
+            return source_site(self, source) if source.kind in ("input", "buffer", "unknown") else None
         index = self._makers[vid] if vid in self._makers else self._find_maker(vid)
-        return None if index is None else row_site(self, index, vid, returned=returned)
+        return None if index is None else row_site(self, index, vid)
+
+    def returned_by(self, key: Hashable) -> list[str]:
+        """Labels of the module calls that have returned the array of a site so far, inner before outer."""
+        return self._returned.get(key, [])
 
     def _find_maker(self, vid: int) -> int | None:
         """Looked for backwards: what a module returns was mostly made just before."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import NotSupported, ValueOverwritten
 from .preview import preview
 from .quantities import bytes_text, count_text, duration_text, flops_text, macs_text
@@ -127,15 +129,14 @@ def _value_lines(op: Op) -> list[str]:
     if not op.has_saved_value:
         return [*lines, f"Value not saved: run the trace again with {op.how_to_save()}"]
     try:
-        kept = op.out
-        shape = getattr(kept, "shape", None)
-        if shape is None:
-            return [*lines, f"Kept of it, by a transform: {value_text(kept)}"]
-        if tuple(shape) != op.shape:
-            lines.append(f"Kept of it, by a transform: shape={tuple(shape)}")
-        return [*lines, preview(op.numpy())]
+        kept = op.numpy()
     except (ValueOverwritten, NotSupported) as error:
         return [*lines, f"Value not available: {error}"]
+    if not isinstance(kept, np.ndarray):
+        return [*lines, f"Kept of it, by a transform: {value_text(kept)}"]
+    if op.has_transformed_value:
+        lines.append(f"Kept of it, by a transform: shape={kept.shape}, dtype={kept.dtype}")
+    return [*lines, preview(kept)]
 
 
 def _relation_lines(op: Op) -> list[str]:

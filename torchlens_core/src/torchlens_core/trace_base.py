@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .accessors import Accessor, Modules
 from .conditionals import ControlFlow
@@ -20,7 +20,7 @@ from .location import CodeLocation
 from .lookup import Lookup
 from .module_call import ModuleCall
 from .op import Op
-from .param import Buffer, Param
+from .param import Buffer, Param, State
 from .program import HOLE, Event, Program, Scope, fill, walk_outs
 from .record import Record
 from .structure import Structure
@@ -29,6 +29,8 @@ from .values import Values
 if TYPE_CHECKING:
     from .backend import Backend
     from .trace import Trace
+
+S = TypeVar("S", bound=State)
 
 
 class TraceBase(Record):
@@ -213,6 +215,16 @@ class TraceBase(Record):
         return self.program.sources[graph.refs[node]].row
 
     @cached_property
+    def params_below(self) -> dict[str, list[Param]]:
+        """Address of a module -> its parameters and those of the modules below it."""
+        return _by_ancestor(self.params)
+
+    @cached_property
+    def buffers_below(self) -> dict[str, list[Buffer]]:
+        """Address of a module -> its buffers and those of the modules below it."""
+        return _by_ancestor(self.buffers)
+
+    @cached_property
     def param_of_vid(self) -> dict[int, Param]:
         """Value id -> the parameter that it is."""
         by_address = {param.address: param for param in self.params}
@@ -250,3 +262,17 @@ class TraceBase(Record):
                     if self.graph.node_of[vid] >= 0:
                         taken[self.graph.node_of[vid]].append(scope.call_label)
         return taken
+
+
+def _by_ancestor(states: Iterable[S]) -> dict[str, list[S]]:
+    """Parameters or buffers by the address of every module that holds them, at whatever depth; ``''`` is the model."""
+    below: dict[str, list[S]] = defaultdict(list)
+    for state in states:
+        ancestors = {"": None}
+        for address in state.holders:
+            while address:
+                ancestors[address] = None
+                address = address.rpartition(".")[0]
+        for address in ancestors:
+            below[address].append(state)
+    return below

@@ -268,8 +268,11 @@ class TraceFacts(TraceBase):
 
     @field(group="memory", unit="bytes")
     def saved_nbytes(self) -> int:
-        """Size of the kept values, buffers among them, each for itself."""
-        return sum(self.nbytes(vid) for vid in self.values)
+        """Size of the kept values, buffers among them, each for itself; what a transform made, where it is an array."""
+        return sum(self._kept_nbytes(vid) for vid in self.values)
+
+    def _kept_nbytes(self, vid: int) -> int:
+        return getattr(self.values.numpy(vid), "nbytes", 0) if self.values.is_transformed(vid) else self.nbytes(vid)
 
     @field(group="memory", unit="bytes")
     def param_nbytes(self) -> int:

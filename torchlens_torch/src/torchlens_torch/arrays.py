@@ -14,8 +14,7 @@ from torchlens_core.backend import Arrays
 from torchlens_core.errors import NotSupported, ValueOverwritten
 from torchlens_core.program import Meta
 
-from .capture import meta_of
-from .memory import stamp
+from .memory import meta_of, stamp
 
 # dtypes that numpy has not, by the integer dtype of the same width: bits cross the border, not values
 _BY_BITS: dict[torch.dtype, tuple[torch.dtype, Any]] = {

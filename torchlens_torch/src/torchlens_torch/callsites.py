@@ -19,7 +19,8 @@ _SKIPPED_FILES = tuple(
     _TORCH + name.replace("/", os.sep)
     for name in (
         "_jit_internal.py", "_tensor.py", "_ops.py", "_compile.py", "compiler/", "_dynamo/", "utils/_contextlib.py",
-        "utils/_device.py", "utils/_python_dispatch.py", "nn/modules/module.py", "jit/", "_functorch/", "fx/_symbolic_trace.py",
+        "utils/_device.py", "utils/_python_dispatch.py", "nn/modules/module.py", "jit/", "_functorch/apis.py", "_functorch/vmap.py",
+        "fx/_symbolic_trace.py",
     )
 )  # fmt: skip
 _OVERRIDES_FILE = _TORCH + "overrides.py"

@@ -9,7 +9,6 @@ The handler is the hot loop of the whole product: what is not needed for every o
 from __future__ import annotations
 
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
@@ -19,15 +18,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from torchlens_core.errors import CaptureWarning
 from torchlens_core.program import HOLE, Func, Meta, ModuleInfo, Row, Source
 from torchlens_core.session import Halt, Session
 
 from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
-from .memory import Memory, region_of, stamp, storage_of
-from .state import find_constant
+from .memory import Memory, meta_of
+from .origins import Origins
 
 _PLAIN, _TENSOR, _CONTAINER = range(3)
 _BASE_CLASSES: dict[type, int] = {
@@ -55,9 +53,9 @@ class Recorder(TorchFunctionMode):
         self.with_sites = "sites" in session.needs
         self.in_kernels = False  # called for kernels, not for functions
         self._classes = dict(_BASE_CLASSES)
-        self._pinned: list[Tensor] = []  # arrays whose id must stay their own
+        self.pinned: list[Tensor] = []  # arrays whose id must stay their own
         self.buffer_arrays: list[Tensor] = []
-        self._unknown: list[str] = []
+        self.origins = Origins(self)
 
     # -- the hot loop ----------------------------------------------------------------------------------------------
 
@@ -207,57 +205,11 @@ class Recorder(TorchFunctionMode):
         entry = self.known.get(id(array))
         if entry is not None and (entry[0] is None or entry[0]() is array):
             return self.known[id(array)][1]  # looked up again: the first read of a buffer replaces its entry
-        return self._add_unknown(array)
-
-    def _add_unknown(self, array: Tensor) -> int:
-        """An array that nothing recorded made: a constant that the model's code can reach, or one of unknown origin."""
-        session = self.session
-        with torch._C.DisableTorchFunction():
-            address = find_constant(array, session.discovery, sys._getframe(2))
-            if address is not None:
-                vid = session.source("const", address, meta_of(array))
-            else:
-                view = self._unseen_view(array)
-                if view >= 0:
-                    return view
-                vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
-                self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
-                self.memory.expose(array)  # who made it unseen can write it unseen
-                self.keep(vid, array, session.decide_source(vid, array))
-            if self.replay:
-                session.constants[vid] = array.detach().clone()
-        self.pin(array, vid)
-        return vid
-
-    def _unseen_view(self, array: Tensor) -> int:
-        """The value id of an array made unseen in the memory of a known one; -1 where its memory is its own.
-
-        The same elements are the same value; a view of others is recorded as one.
-        """
-        base = self._latest_in(storage_of(array))
-        if base is None or base.dtype != array.dtype:
-            return -1
-        vid = self.vid_of(base)
-        if region_of(base) == region_of(array):
-            self.known[id(array)] = (_ref(array), vid)
-            return vid
-        now = perf_counter_ns()
-        place = (tuple(array.shape), array.stride(), array.storage_offset())
-        new = self.assign(array)
-        self._append(Row(describe(torch.as_strided), (HOLE, *place), _EMPTY, (vid,), new, self.session.scope, -1, now, now, None), array)
-        return new
-
-    def _latest_in(self, storage: int) -> Tensor | None:
-        """The array that was last made, of those that are still there, in a storage."""
-        for reference, _ in reversed(self.known.values()):
-            array = reference() if isinstance(reference, weakref.ref) else None
-            if array is not None and storage_of(array) == storage:
-                return array
-        return next((array for array in reversed(self._pinned) if storage_of(array) == storage), None)
+        return self.origins.add(array)
 
     def pin(self, array: Tensor, vid: int) -> None:
         """Give an array a value id for the rest of the run."""
-        self._pinned.append(array)
+        self.pinned.append(array)
         self.known[id(array)] = (None, vid)
 
     def _depend(
@@ -305,10 +257,10 @@ class Recorder(TorchFunctionMode):
             if deps:
                 session.deps[len(session.rows)] = tuple(deps)
             row = Row(info, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
-            self._append(row, alias)
+            self.append(row, alias)
         return alias, new
 
-    def _append(self, row: Row, array: Tensor) -> None:
+    def append(self, row: Row, array: Tensor) -> None:
         """Add a row that the handler did not see run, and do with its array what was asked for."""
         session = self.session
         session.rows.append(row)
@@ -460,24 +412,6 @@ class Recorder(TorchFunctionMode):
         self.session.halted_vid = vid
         raise Halt
 
-    # -- the end ---------------------------------------------------------------------------------------------------
-
-    def warn_of_unknown(self) -> None:
-        """One warning for all arrays of unknown origin."""
-        if self._unknown:
-            shown = "; ".join(self._unknown[:3]) + (" ..." if len(self._unknown) > 3 else "")
-            warnings.warn(
-                f"{len(self._unknown)} array(s) came from code that cannot be seen (another thread, numpy, a compiled "
-                f"extension): {shown}. They are 'source' Ops; what made them is missing from the graph.",
-                CaptureWarning,
-                stacklevel=2,
-            )
-
-
-def meta_of(array: Tensor) -> Meta:
-    node = array.grad_fn
-    return Meta(tuple(array.shape), array.dtype, array.device, None if node is None else type(node).__name__)
-
 
 def rng_state() -> tuple[Tensor, ...]:
     """The states of torch's generators: the CPU's, and each CUDA device's where CUDA is in use."""
@@ -518,4 +452,4 @@ def _vids(outs: Any) -> list[int]:
     return [] if outs is None else [outs]
 
 
-__all__ = ["Recorder", "meta_of", "rng_state", "stamp"]
+__all__ = ["Recorder", "rng_state"]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchlens_core.program import Meta
 from torchlens_core.session import Session
 
 
@@ -37,19 +38,18 @@ class Region(NamedTuple):
 _WHOLE = Region(0, (), (), 1)
 
 
-def region_of(array: Tensor) -> Region:
-    """What an array covers of its storage; of an array without one (sparse ...) all that there is."""
-    if array.layout != torch.strided:
-        return _WHOLE
-    return Region(array.storage_offset(), tuple(array.shape), tuple(array.stride()), array.element_size())
+def place_of(array: Tensor) -> tuple[int, Region]:
+    """An identifier of an array's storage while it lives, and what the array covers of it.
 
-
-def storage_of(array: Tensor) -> int:
-    """An identifier of an array's storage while it lives; of the array itself where it has none (sparse ...)."""
+    Arrays without a storage (sparse ...) are their own; the place of a wrapper inside ``vmap`` is that of the array in it.
+    """
     try:
-        return array.untyped_storage()._cdata
+        storage = array.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
-        return -id(array)
+        if torch._C._functorch.is_functorch_wrapped_tensor(array):
+            return place_of(torch._C._functorch.get_unwrapped(array))
+        return -id(array), _WHOLE
+    return storage, Region(array.storage_offset(), tuple(array.shape), tuple(array.stride()), array.element_size())
 
 
 def overlap(a: Region, b: Region) -> bool:
@@ -98,7 +98,7 @@ class Memory:
         self._session = session
         self._values = session.values
         self._indexed = 0  # how many of session.kept_order are in _kept
-        self._kept: dict[int, list[int]] = {}  # storage -> vids of kept references
+        self._kept: dict[int, dict[int, Region]] = {}  # storage -> vid of a kept reference -> what it covers
         self._written: dict[int, list[tuple[int, int, Region]]] = {}  # storage -> (row, new vid, region)
         self._exposed: set[int] = set()
         self._beside: list[int] = []  # vids in the storage about to be written that the write leaves as they are
@@ -110,33 +110,31 @@ class Memory:
         self._index_kept()
         self._beside.clear()
         for target in targets:
-            region = region_of(target)
-            for vid in list(self._kept.get(storage_of(target), ())):
+            storage, region = place_of(target)
+            for vid, covered in list(self._kept.get(storage, {}).items()):
                 held, version = self._values.get(vid, (None, None))
                 if held is None or (version is not None and held._version != version):
                     continue  # let go, or written before without being seen: `release` says so
-                if held is target or overlap(region_of(held), region):
-                    self._copy(vid, held)
+                if overlap(covered, region):
+                    copy = held.detach().clone()
+                    self._values[vid] = (copy, stamp(copy))
+                    del self._kept[storage][vid]
                 else:
                     self._beside.append(vid)
-
-    def _copy(self, vid: int, held: Tensor) -> None:
-        copy = held.detach().clone()
-        self._values[vid] = (copy, stamp(copy))
-        self._kept[storage_of(held)].remove(vid)
 
     def _index_kept(self) -> None:
         order = self._session.kept_order
         for vid in order[self._indexed :]:
             entry = self._values.get(vid)
             if entry is not None:
-                self._kept.setdefault(storage_of(entry[0]), []).append(vid)
+                storage, region = place_of(entry[0])
+                self._kept.setdefault(storage, {})[vid] = region
         self._indexed = len(order)
 
     def after_write(self, target: Tensor, row: int, vid: int) -> None:
         """A row wrote this array; ``vid`` is its new value id."""
-        storage = storage_of(target)
-        self._written.setdefault(storage, []).append((row, vid, region_of(target)))
+        storage, region = place_of(target)
+        self._written.setdefault(storage, []).append((row, vid, region))
         for kept in self._beside:  # not overwritten: the version counter, which views share, moved all the same
             held, version = self._values.get(kept, (None, None))
             if held is not None and version is not None:
@@ -144,34 +142,41 @@ class Memory:
 
     def overlapping(self, target: Tensor, arrays: Iterable[Tensor]) -> list[Tensor]:
         """Those of some arrays that share memory with another one."""
-        storage, region = storage_of(target), region_of(target)
-        return [array for array in arrays if storage_of(array) == storage and overlap(region_of(array), region)]
+        storage, region = place_of(target)
+        places = ((array, *place_of(array)) for array in arrays)
+        return [array for array, other, covered in places if other == storage and overlap(covered, region)]
 
     def last_write(self, array: Tensor, vid: int) -> int | None:
         """The last row that overwrote memory of an array through another array, since the array became ``vid``."""
-        entries = self._written.get(storage_of(array))
-        if entries:
-            region = region_of(array)
-            for row, new, written in reversed(entries):
-                if new <= vid:
-                    break
-                if overlap(written, region):
-                    return row
+        storage, region = place_of(array)
+        for row, new, written in reversed(self._written.get(storage, ())):
+            if new <= vid:
+                break
+            if overlap(written, region):
+                return row
         return None
 
     def expose(self, array: Any) -> None:
         """The memory is handed out to code that can write unseen: from here on its kept values are copies."""
         self.before_write([array])
-        self._exposed.add(storage_of(array))
+        self._exposed.add(place_of(array)[0])
 
     @property
     def has_exposed(self) -> bool:
+        """Whether there is memory that others can write unseen."""
         return bool(self._exposed)
 
     def is_exposed(self, array: Tensor) -> bool:
-        return storage_of(array) in self._exposed
+        """Whether others can write an array's memory unseen."""
+        return place_of(array)[0] in self._exposed
 
 
 def stamp(array: Tensor) -> int | None:
     """The version of an array's memory; None where torch keeps none (inference mode)."""
     return None if array.is_inference() else array._version
+
+
+def meta_of(array: Tensor) -> Meta:
+    """Shape, dtype and device of an array, and the autograd node that made it."""
+    node = array.grad_fn
+    return Meta(tuple(array.shape), array.dtype, array.device, None if node is None else type(node).__name__)

@@ -16,9 +16,10 @@ from torchlens_core.program import Output, Source, SourceKind
 from torchlens_core.session import Halt, Session
 
 from . import callsites
-from .capture import Recorder, meta_of, rng_state
+from .capture import Recorder, rng_state
 from .containers import leaves
 from .kernels import FunctionCalls, KernelNames, KernelRecorder
+from .memory import meta_of
 from .modules import ModuleCalls, active, watching
 from .scripts import watching_scripts
 from .state import input_names
@@ -70,13 +71,13 @@ def capture(call: Call, session: Session) -> Any:
         except BaseException:
             session.abandon(root)
             raise
-    recorder.warn_of_unknown()
+    recorder.origins.finish()
     return out
 
 
 def _add_state(recorder: Recorder) -> None:
     session = recorder.session
-    known, metas, sources, pinned = recorder.known, session.metas, session.sources, recorder._pinned
+    known, metas, sources, pinned = recorder.known, session.metas, session.sources, recorder.pinned
     for state in session.discovery.state:
         array = state.array
         vid = len(metas)

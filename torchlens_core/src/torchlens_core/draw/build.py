@@ -10,6 +10,7 @@ from ..errors import DrawError
 from ..graph import Kind
 from ..op import Op
 from ..program import Scope, walk_outs
+from ..untrusted import visible
 from .choice import Choice, Link, SceneOptions
 from .edges import End, join
 from .groups import Groups
@@ -162,7 +163,7 @@ class _Builder:
         elif unit.id.startswith("exit"):
             made.kind, made.title, made.lines, made.truth = "output", "output", made.lines[:1], ""
         else:
-            made.hidden_buffers = self.choice.hidden_buffers(first)
+            made.hidden_buffers = list(map(visible, self.choice.hidden_buffers(first)))
             call = self._leaf_call(first)
             if call is not None:
                 count = len({self._leaf_of(node) for node in unit.nodes})

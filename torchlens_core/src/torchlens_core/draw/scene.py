@@ -1,7 +1,7 @@
 """What a picture shows, before any layout: nodes, edges and nested groups, already collapsed, rolled or unrolled.
 
 A scene is plain data: text, flags and numbers. Colours and shapes are :mod:`.style`'s, positions a renderer's. All text
-in it has been made harmless to look at (:mod:`torchlens_core.untrusted`); a renderer still escapes it for its format.
+to be shown has been made harmless to look at (:mod:`torchlens_core.untrusted`); a renderer still escapes it for its format.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def _files(records: Records) -> Iterator[Breach]:
 def _control_flow(records: Records) -> Iterator[Breach]:
     flow, ops = records.control_flow, len(records.ops)
     number = len(flow.conditionals)
-    bools = sum(event.kind == "bool" for event in records.events)
+    bools = sum(isinstance(event.value, bool) for event in records.events)
     for index, conditional in enumerate(flow.conditionals):
         path = f"$.control_flow.conditionals[{index}]"
         if conditional.parent is not None and not _ends(index, flow.conditionals):

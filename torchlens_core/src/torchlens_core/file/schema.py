@@ -292,7 +292,7 @@ SpanRecord = tuple[int, int, int, int]  # line, column, end line, end column
 class PredicateRecord(Wire, frozen=True, kw_only=True):
     """An array that was asked for its truth value."""
 
-    event: Natural  # number among the events of kind 'bool'
+    event: Natural  # number among the events whose value is true or false
     op: Reference
     value: bool
     test: Natural

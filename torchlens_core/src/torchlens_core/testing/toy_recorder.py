@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
+from collections.abc import Mapping
 from time import perf_counter_ns
 from types import CodeType
 from typing import Any
@@ -85,12 +86,13 @@ class Recorder:
         outs = containers.mirror(out, self._assign)
         row = Row(func, template, keywords, tuple(ins), outs, session.scope, site, start, end, None)
         session.rows.append(row)
+        decision = row.scope.memo.get(func) or session.decide(func, row.scope)
+        vids = (vid for vid, _ in walk_outs(outs) if vid is not None)
+        made = dict(zip(vids, (array for _, array in containers.leaves(out)), strict=True))
+        decisions = {vid: session.decide_op(vid, made[vid]) if decision.slow else decision for vid in made}
         for array, old in written:
             self._note_write(array, old)
-        decision = row.scope.memo.get(func) or session.decide(func, row.scope)
-        vids = [vid for vid, _ in walk_outs(outs) if vid is not None]
-        for vid, (_, array) in zip(vids, containers.leaves(out), strict=True):
-            self._obey(vid, array, session.decide_op(vid, array) if decision.slow else decision)
+        self._obey(decisions, made)
         return out
 
     def module_call(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -211,10 +213,7 @@ class Recorder:
             if isinstance(out, Array) and self.vid_of(out) in session.scope.ins:
                 out = self.operation(OPERATIONS["identity"], (out,), {})
             decisions = session.exit(session.scope, containers.mirror(out, self.vid_of))
-            for _, array in containers.leaves(out):
-                decision = decisions.pop(self._vids[id(array)], None)
-                if decision is not None:
-                    self._obey(self._vids[id(array)], array, decision)
+            self._obey(decisions, {self._vids[id(array)]: array for _, array in containers.leaves(out)})
         return out
 
     def warn_of_unknown(self) -> None:
@@ -227,10 +226,12 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def _obey(self, vid: int, array: Array, decision: Decision) -> None:
-        self.session.keep(vid, array, decision)
-        if decision.stop:
-            self.session.halted_vid = vid
+    def _obey(self, decisions: Mapping[int, Decision], arrays: Mapping[int, Array]) -> None:
+        for vid, decision in decisions.items():
+            self.session.keep(vid, arrays[vid], decision)
+        stops = [vid for vid, decision in decisions.items() if decision.stop]
+        if stops:
+            self.session.halted_vid = stops[0]
             raise Halt
 
     def _site(self) -> int:

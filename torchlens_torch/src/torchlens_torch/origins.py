@@ -1,0 +1,114 @@
+"""Arrays that no recorded operation made: constants of the model's code, views made unseen, and those of unknown origin."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from time import perf_counter_ns
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchlens_core.errors import CaptureWarning
+from torchlens_core.program import HOLE, Row
+
+from .functions import describe
+from .memory import meta_of, place_of
+from .state import find_constant
+
+if TYPE_CHECKING:
+    from .capture import Recorder
+    from .transforms import TransformedCalls
+
+
+class Origins:
+    """Finds out, for one run, where arrays come from that were not seen being made."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._transforms: TransformedCalls | None = None
+        self._unknown: list[str] = []
+
+    def add(self, array: Tensor) -> int:
+        """Give an array a value id."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(array):
+            return self._transformed_calls().vid_of(array)
+        with torch._C.DisableTorchFunction():
+            vid = self._view(array)
+            return vid if vid >= 0 else self._source(array, sys._getframe(2))
+
+    def _transformed_calls(self) -> TransformedCalls:
+        if self._transforms is None:
+            from .transforms import TransformedCalls  # what it imports takes time, and few models need it
+
+            self._transforms = TransformedCalls(self._recorder)
+        return self._transforms
+
+    def _source(self, array: Tensor, frame: FrameType | None) -> int:
+        recorder, session = self._recorder, self._recorder.session
+        address = find_constant(array, session.discovery, frame)
+        if address is not None:
+            vid = session.source("const", address, meta_of(array))
+        else:
+            vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
+            self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
+            recorder.memory.expose(array)  # who made it unseen can write it unseen
+            recorder.keep(vid, array, session.decide_source(vid, array))
+        if recorder.replay:
+            session.constants[vid] = array.detach().clone()
+        recorder.pin(array, vid)
+        return vid
+
+    def _view(self, array: Tensor) -> int:
+        """The value id of an array made unseen in the memory of a known one; -1 where its memory is its own.
+
+        The same elements are the same value; a view of others is recorded as the operation that makes it.
+        """
+        storage, region = place_of(array)
+        base = self._latest_in(storage)
+        if base is None or base.dtype != array.dtype:
+            return -1
+        recorder = self._recorder
+        vid = recorder.vid_of(base)
+        if place_of(base)[1] == region:
+            recorder.known[id(array)] = (weakref.ref(array), vid)
+            return vid
+        function, arguments = _making(base, array)
+        now = perf_counter_ns()
+        new = recorder.assign(array)
+        row = Row(describe(function), (HOLE, *arguments), {}, (vid,), new, recorder.session.scope, -1, now, now, None)
+        recorder.append(row, array)
+        return new
+
+    def _latest_in(self, storage: int) -> Tensor | None:
+        """The array that was last made, of those that are still there, in a storage."""
+        for reference, _ in reversed(self._recorder.known.values()):
+            array = reference() if isinstance(reference, weakref.ref) else None
+            if array is not None and place_of(array)[0] == storage:
+                return array
+        return next((array for array in reversed(self._recorder.pinned) if place_of(array)[0] == storage), None)
+
+    def finish(self) -> None:
+        """The run is over: one warning for all arrays of unknown origin."""
+        if self._transforms is not None:
+            self._transforms.finish_first()
+        if self._unknown:
+            shown = "; ".join(self._unknown[:3]) + (" ..." if len(self._unknown) > 3 else "")
+            warnings.warn(
+                f"{len(self._unknown)} array(s) came from code that cannot be seen (another thread, numpy, a compiled "
+                f"extension): {shown}. They are 'source' Ops; what made them is missing from the graph.",
+                CaptureWarning,
+                stacklevel=2,
+            )
+
+
+def _making(base: Tensor, view: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    """The function and the arguments beside ``base`` that make a view of it: its axes in another order, or any other."""
+    axes = list(zip(base.shape, base.stride(), strict=True))
+    wanted = list(zip(view.shape, view.stride(), strict=True))
+    if len(set(axes)) == len(axes) and sorted(axes) == sorted(wanted) and base.storage_offset() == view.storage_offset():
+        return torch.permute, (tuple(axes.index(axis) for axis in wanted),)
+    return torch.as_strided, (tuple(view.shape), view.stride(), view.storage_offset())
