@@ -53,7 +53,7 @@ bench: .venv-zoo/stamp  ## Measure what tracing costs, and write the table into 
 	HF_HUB_OFFLINE=1 $(PY_ZOO) -m benchmarks.run
 
 test-zoo: .venv-zoo/stamp  ## Trace the architectures of torchvision, timm and transformers (long)
-	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo
+	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo tests/integration/test_readme_page.py
 
 clean:  ## Remove the environments, caches and outputs
 	rm -rf .venv .venv-core .venv-zoo demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

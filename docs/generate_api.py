@@ -49,8 +49,8 @@ CLASSES: dict[str, tuple[type, ...]] = {
 }
 # What is public for other parts of the project, and of no use to who uses it.
 INSIDE = {
-    "TraceBase": "backend calls_inside cost_of dtype_name events_of graph labels layer locations lookup nbytes "
-    "param_of_vid query row_cost row_position settings taken_by users_of value_of",
+    "TraceBase": "backend buffers_below calls_inside cost_of dtype_name events_of graph labels layer locations lookup "
+    "nbytes param_of_vid params_below query row_cost row_position settings taken_by users_of value_of",
     "TraceFacts": "cost facts",
     "Trace": "number_among",
     "OpGraph": "child_sites number_among parent_sites",

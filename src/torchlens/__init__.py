@@ -19,7 +19,8 @@ _HOMES = {
         "contains", "followed_by", "func", "in_module", "label", "module", "output", "preceded_by", "regex", "where",
     ),
     "torchlens_core.trace": ("Trace",),
-    "torchlens_core.tracing": ("pluck", "sites", "trace"),
+    "torchlens_core.plucking": ("pluck",),
+    "torchlens_core.tracing": ("sites", "trace"),
     "torchlens_core.validate": ("Validation", "validate"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,7 +19,7 @@ from torchlens_core.selectors import preceded_by as preceded_by
 from torchlens_core.selectors import regex as regex
 from torchlens_core.selectors import where as where
 from torchlens_core.trace import Trace as Trace
-from torchlens_core.tracing import pluck as pluck
+from torchlens_core.plucking import pluck as pluck
 from torchlens_core.tracing import sites as sites
 from torchlens_core.tracing import trace as trace
 from torchlens_core.validate import Validation as Validation

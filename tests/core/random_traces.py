@@ -1,20 +1,18 @@
-"""Traces at random: graphs, module calls, loops, writes, buffers, reads, and values of any type, for property tests."""
+"""Traces at random, with arguments and values of any type, for property tests of trace files."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from torchlens_core.dtypes import numpy_dtype
 from torchlens_core.file.storage import STORAGE, Array
-from torchlens_core.program import Meta
-from torchlens_core.testing.tape import Tape
+from torchlens_core.program import Meta, Program
+from torchlens_core.structure import Structure
+from torchlens_core.testing.strategies import programs
 from torchlens_core.trace import Trace
 
-NAMES = ("relu", "add", "linear", "conv2d", "__getitem__", "my_op")
-ADDRESSES = ("body", "body.first", "body.second", "head", "naïve.模块")
 SHAPES = ((), (0,), (1,), (3,), (2, 3), (2, 0, 2), (5, 1, 2))
 
 arguments = st.recursive(
@@ -56,22 +54,13 @@ def arrays(draw: st.DrawFn, dtype: str | None = None) -> Array:
 
 @st.composite
 def traces(draw: st.DrawFn) -> Trace:
-    """A trace of a program that could have run, with values of some of its ops."""
-    tape = Tape(draw(st.sampled_from(("Model", "<lambda>", "Mödel"))))
-    known = [tape.input(f"x{number}") for number in range(draw(st.integers(1, 3)))]
-    for number in range(draw(st.integers(0, 2))):
-        known.append(tape.param(f"body.weight{number}"))
-    buffers = [tape.buffer(f"head.mean{number}") for number in range(draw(st.integers(0, 2)))]
-    with ExitStack() as stack:
-        for _ in range(draw(st.integers(1, 12))):
-            _step(draw, tape, known, buffers, stack)
-    rows = tape.program.rows
-    for index in range(len(rows)):
+    """A trace of a program that could have run, with arguments besides arrays, and values of some of its ops."""
+    program = draw(programs(max_rows=12))
+    for index, row in enumerate(program.rows):
         if draw(st.booleans()):
-            rows[index] = rows[index]._replace(args=(*rows[index].args, draw(arguments)))
-    tape.output(*draw(st.lists(st.sampled_from(known), min_size=1, max_size=3)))
-    values = _values(draw, tape)
-    return Trace(tape.program, Kept(values), tape.structure(keep_orphans=draw(st.booleans())))
+            program.rows[index] = row._replace(args=(*row.args, draw(arguments)))
+    values = _values(draw, program)
+    return Trace(program, Kept(values), Structure(program, keep_orphans=draw(st.booleans())))
 
 
 class Kept(dict[int, Any]):
@@ -84,34 +73,11 @@ class Kept(dict[int, Any]):
         return False
 
 
-def _step(draw: st.DrawFn, tape: Tape, known: list[int], buffers: list[int], stack: ExitStack) -> None:
-    taken = draw(st.lists(st.sampled_from(known + buffers), min_size=1, max_size=3))
-    what = draw(st.sampled_from(("op", "op", "op", "ops", "write", "read", "module", "leave", "assign", "unknown")))
-    place = draw(st.sampled_from((None, "here", "there")))
-    if what == "op":
-        known.append(tape.op(draw(st.sampled_from(NAMES)), *taken, at=place))
-    elif what == "ops":
-        known.extend(tape.ops("split", *taken, outs=draw(st.integers(1, 3)), at=place))
-    elif what == "write":
-        known.append(tape.op("add_", *taken, writes=taken[0]))
-    elif what == "read":
-        tape.read(taken[0], draw(st.sampled_from(("bool", "item"))), draw(st.booleans() | st.floats()))
-    elif what == "module":
-        stack.enter_context(tape.module(draw(st.sampled_from(ADDRESSES)))).ins = tuple(taken[:1])
-    elif what == "leave":
-        stack.close()
-    elif what == "assign" and buffers:
-        known.append(tape.assign(buffers[0], tape.op("mul", buffers[0])))
-        buffers[0] = known[-1]
-    elif what == "unknown":
-        known.append(tape.unknown())
-
-
-def _values(draw: st.DrawFn, tape: Tape) -> dict[int, Any]:
+def _values(draw: st.DrawFn, program: Program) -> dict[int, Any]:
     values = {}
-    for vid in range(len(tape.program.metas)):
+    for vid in range(len(program.metas)):
         if draw(st.booleans()):
             array = draw(arrays())
             values[vid] = array
-            tape.program.metas[vid] = Meta(array.shape, array.dtype.name, "cpu", draw(st.none() | st.just("AddBackward0")))
+            program.metas[vid] = Meta(array.shape, array.dtype.name, "cpu", draw(st.none() | st.just("AddBackward0")))
     return values

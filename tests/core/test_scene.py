@@ -248,6 +248,18 @@ def test_collapsed_calls_of_a_module_are_nodes_of_their_own_when_unrolled() -> N
     assert titles(scene) == ["input_1", "@cell:1", "@cell:2", "@cell:3", "output_1"]
 
 
+def test_a_layer_with_passes_in_two_modules_stands_in_the_first() -> None:
+    tape = Tape()
+    x = tape.input("x", (2, 4))
+    for outer in ("encoder", "decoder"):
+        with tape.module(outer):
+            x = linear(tape, "encoder.shared", x)
+            x = tape.op("tanh", x) if outer == "encoder" else x
+    tape.output(x)
+    scene = scene_of(tape, is_rolled=True)
+    assert outline(scene) == ["input_1", "output_1", ["@encoder", "linear_1_1 (x2)", "tanh_1_2"]], "no empty box"
+
+
 def test_a_module_used_at_two_places_says_which_call() -> None:
     tape = Tape()
     x = tape.input()

@@ -1,7 +1,7 @@
 """The examples of the documentation run as they stand, and print what the page says they print.
 
-Of each page every ```python block runs, top to bottom, in one namespace and in an empty folder. A ```text block is what
-the python block before it prints; ``...`` in it stands for anything.
+Of each page every ```python block runs, top to bottom, in one namespace and in an empty folder. A ```text block that
+follows one is what it prints; ``...`` in it stands for anything.
 """
 
 import contextlib
@@ -30,25 +30,36 @@ def name_of(page: Path) -> str:
 
 def run_page(text: str, folder: Path) -> list[str]:
     """Run the blocks of a page; what is wrong with the outputs shown, in words."""
+    blocks = list(BLOCK.finditer(text))
+    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks), "a block is not closed, or has no language"
     module = sys.modules["page"] = ModuleType("page")
-    # The code stands in a file too, on the lines of the page: traces look up the source of what ran.
     file = folder / "page.py"
-    file.write_text(re.sub(r"(?m)^.*$", "", text), encoding="utf-8")
-    wrong, printed = [], ""
-    for block in BLOCK.finditer(text):
+    file.write_text(python_of(text), encoding="utf-8")  # traces look up the source of what ran
+    wrong: list[str] = []
+    printed: str | None = None  # by the block before, where that was python
+    for block in blocks:
         line = text.count("\n", 0, block.start("body"))
         if block["language"] == "python":
-            code = "\n" * line + block["body"]
-            lines = file.read_text(encoding="utf-8").split("\n")
-            lines[line : line + block["body"].count("\n")] = block["body"].splitlines()
-            file.write_text("\n".join(lines), encoding="utf-8")
             output = io.StringIO()
             with contextlib.redirect_stdout(output):
-                exec(compile(code, str(file), "exec"), module.__dict__)
+                exec(compile("\n" * line + block["body"], str(file), "exec"), module.__dict__)
             printed = output.getvalue()
-        elif block["language"] == "text" and not as_shown(block["body"], printed):
-            wrong.append(f"line {line}: the page shows\n{block['body']}\nand the code printed\n{printed}")
+        else:
+            if block["language"] == "text" and printed is not None and not as_shown(block["body"], printed):
+                wrong.append(f"line {line}: the page shows\n{block['body']}\nand the code printed\n{printed}")
+            printed = None
     return wrong
+
+
+def python_of(text: str) -> str:
+    """The python of a page, each line where it stands on the page."""
+    lines = [""] * (text.count("\n") + 1)
+    for block in BLOCK.finditer(text):
+        if block["language"] == "python":
+            first = text.count("\n", 0, block.start("body"))
+            code = block["body"].splitlines()
+            lines[first : first + len(code)] = code
+    return "\n".join(lines)
 
 
 def as_shown(shown: str, printed: str) -> bool:
@@ -109,6 +120,13 @@ def headings(page: Path) -> set[str]:
 
 def test_the_reference_is_what_the_docstrings_say() -> None:
     assert generate_api.PAGE.read_text(encoding="utf-8") == generate_api.page(), "run: python docs/generate_api.py"
+
+
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    files = {file.name for source in ROOT.glob("*/src/*") for file in source.rglob("*.py")}
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")))
+    assert len(named) > 40
+    assert not (missing := named - files), f"docs/architecture.md names {sorted(missing)}"
 
 
 def test_every_page_can_be_reached() -> None:

@@ -137,6 +137,25 @@ except tl.TorchLensError as error:
     assert done.stdout.startswith("BackendMissing The torch backend needs torch>=2.6; torch 2.1.0 is installed:")
 
 
+def test_a_trace_file_opens_without_the_framework(tmp_path: Path) -> None:
+    import torch
+
+    log = tl.trace(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), torch.ones(1, 3))
+    tl.save(log, tmp_path / "here")
+    code = f"""
+{HIDE_TORCH}
+log = tl.load("here")
+print(log.summary())
+print([op.out.shape for op in log], log["relu"].parents)
+log.draw("graph.dot")
+print("torch" in sys.modules and sys.modules["torch"] is not None)
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{log.summary()}\n[(1, 3), (1, 2), (1, 2), (1, 2)] ['linear_1_1']\nFalse\n"
+    assert "relu_1_2" in (tmp_path / "graph.dot").read_text()
+
+
 def test_an_unknown_backend_is_named_with_the_nearest() -> None:
     with pytest.raises(TorchLensError, match=r"No backend 'torh' is installed; .* Did you mean 'torch'\?"):
         tl.trace(lambda x: x, 1, backend="torh")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -288,6 +288,20 @@ def test_a_model_that_raises() -> None:
     assert picture.caption[-1].startswith("ended by RuntimeError: mat1 and mat2")
 
 
+@pytest.mark.parametrize("options", [{}, {"vis_mode": "rolled"}, {"depth": 1}, {"node_style": "profiling"}], ids=str)
+def test_a_loaded_trace_draws_the_same_picture(options: dict[str, Any]) -> None:
+    for model, x in (
+        (SimpleRecurrent(), torch.randn(6, 5)),
+        (Residual(), torch.randn(2, 4, 8, 8)),
+        (Transformer(), torch.zeros(1, 6, dtype=torch.long)),
+        (Branches(), torch.ones(2, 4)),
+    ):
+        trace = tl.trace(model, x)
+        tl.save(trace, "kept.tlspec", overwrite=True)
+        loaded = tl.load("kept.tlspec")
+        assert loaded.draw(return_graph=True, **options).dot == trace.draw(return_graph=True, **options).dot
+
+
 # -- files and cost ----------------------------------------------------------------------------------------------------
 
 
@@ -308,10 +322,13 @@ def test_drawing_reads_no_value() -> None:
 def test_three_thousand_ops_collapsed_by_module_in_a_second() -> None:
     trace = tl.trace(Transformer(176), torch.zeros(1, 6, dtype=torch.long), save=False)
     assert trace.num_ops == 2994
-    seconds = []
-    for _ in range(3):  # the best of three: others use the machine too
-        start = time.perf_counter()
-        drawing = trace.draw("graph.svg", depth=1)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1, seconds
+    before = cpu_seconds()
+    drawing = trace.draw("graph.svg", depth=1)
+    assert cpu_seconds() - before < 1
     assert len(drawing.scene.nodes) == 180
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those it has waited for, whatever else the machine is doing."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -32,13 +32,17 @@ NO_ARRAY = (
     "profiler::_record_function_exit._RecordFunction",
 )
 
+# Functions that hand an array out of torch, and make none.
+EXPORTS = ("numpy", "__array__", "__dlpack__", "tolist")
+
 
 class Kernel(NamedTuple):
-    """One kernel that ran: its name, when it began, and the innermost frames of the plugin and of anybody else."""
+    """One kernel that ran: its name, when it began, the plugin's function and torch's that it ran under, and the line."""
 
     name: str
     time_ns: int
     runner: str | None
+    function: str
     caller: str
 
 
@@ -59,7 +63,7 @@ class Witness(TorchDispatchMode):
         starts = [row.start_ns for row in rows]
         missed = []
         for kernel in self.kernels:
-            if kernel.runner not in _RUNNERS or kernel.name in NO_ARRAY:
+            if kernel.runner not in _RUNNERS or kernel.name in NO_ARRAY or kernel.function in EXPORTS:
                 continue
             row = bisect_right(starts, kernel.time_ns) - 1
             if row < 0 or kernel.time_ns > rows[row].end_ns:
@@ -67,14 +71,14 @@ class Witness(TorchDispatchMode):
         return missed
 
 
-def _where(frame: FrameType | None) -> tuple[str | None, str]:
-    """The function of the plugin that a kernel ran under, None outside of a trace, and the line that called it."""
+def _where(frame: FrameType | None) -> tuple[str | None, str, str]:
+    """The function of the plugin (None outside of a trace) and of torch that a kernel ran under, and who called it."""
     caller = ""
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(_PLUGIN):
-            return frame.f_code.co_name, caller
+            return frame.f_code.co_name, getattr(frame.f_locals.get("func"), "__name__", ""), caller
         if not caller and "/torch/" not in file:
             caller = f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back
-    return None, caller
+    return None, "", caller

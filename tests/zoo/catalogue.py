@@ -1,5 +1,8 @@
 """The catalogue: every architecture on which tracing is proven."""
 
+import re
+from collections.abc import Iterable
+
 from tests.zoo import catalogue_plain, catalogue_timm, catalogue_torchvision, catalogue_transformers
 from tests.zoo.catalogue_entry import Entry
 
@@ -9,6 +12,11 @@ ENTRIES: list[Entry] = [
     *catalogue_timm.ENTRIES,
     *catalogue_transformers.ENTRIES,
 ]
+
+
+def families(entries: Iterable[Entry]) -> set[str]:
+    """Return the families of ``entries``, versions and variants of one counted once (qwen2, qwen3, qwen2 moe: qwen)."""
+    return {re.match(r"[^\W\d]*", entry.family)[0] for entry in entries}
 
 
 def select(words: list[str]) -> list[Entry]:

@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch import nn
 
-from tests.zoo.catalogue import select
+from tests.zoo.catalogue import families, select
 from tests.zoo.catalogue_entry import Arguments, Entry
 from tests.zoo.plain_outputs import named_tensors
 
@@ -65,8 +65,8 @@ def main(words: list[str]) -> int:
         total = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(f"{entry.name:58}{seconds:8.3f} s{total:8.2f} s in all{parameters:12,}{peak:7} MB", flush=True)
-    families = {entry.family for entry in entries}
-    print(f"{len(entries) - failed} passed, {failed} failed ({len(families)} families)")
+    kinds = families(entries)
+    print(f"{len(entries) - failed} passed, {failed} failed ({len(kinds)} families)")
     return failed
 
 

@@ -198,18 +198,3 @@ class StyleBlock(nn.Module):
         x = F.conv2d(x.reshape(1, batch * channels, height, width), weight.flatten(0, 1), padding=1, groups=batch)
         x = x.view(batch, 8, height, width)
         return F.leaky_relu(x + self.strength * torch.randn(batch, 1, height, width), 0.2)
-
-
-class HamiltonianNetwork(nn.Module):
-    """The flow of a learned energy: the derivative is taken inside the forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        dq, dp = torch.func.vmap(torch.func.grad(self._energy))(state).chunk(2, dim=1)
-        return torch.cat([dp, -dq], dim=1)
-
-    def _energy(self, state: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(state))).squeeze()

@@ -8,7 +8,8 @@ import timm
 import torch
 import transformers
 
-from tests.zoo.proof import REPEATS, TOLERANCE, Proof
+from tests.zoo.catalogue import families
+from tests.zoo.proof import TOLERANCE, Proof
 from tests.zoo.torchvision_cpu import import_torchvision
 
 PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
@@ -16,9 +17,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "zoo.md"
 _HEAD = """\
 # Architectures on which tracing is proven
 
-Written by `make test-zoo`. {architectures} architectures of {families} families were traced, with random weights and
-in evaluation mode, on one thread of a CPU, with torch {torch}, torchvision {torchvision}, timm {timm} and transformers
-{transformers}. {holding} of them hold; {recurrent} are recurrent, each for the reason given.
+Written by `make test-zoo`. {architectures} architectures of {families} families (versions and variants of one counted
+once) were traced, with random weights and in evaluation mode, on one thread of a CPU, with torch {torch}, torchvision
+{torchvision}, timm {timm} and transformers {transformers}. {holding} of them hold; {recurrent} are recurrent, each for
+the reason given.
 
 What *holds* says of an architecture:
 
@@ -32,9 +34,12 @@ What *holds* says of an architecture:
 - It is called recurrent where, and only where, a layer is passed again with what an earlier pass computed.
 - Parameters, buffers, arguments and the random generator are as after a plain run.
 
-*Ratio* is the time of a traced forward, all values kept, over that of a plain one (the fastest of {repeats}, by
-turns). These models are tiny, so that an operation costs next to nothing and the ratio shows tracing at its worst; its
-median is {ratio:.1f}. [Performance](performance.md) measures models of real size.
+Left out are models that differentiate inside their forward (`torch.func.grad`): they are traced, but a replay has no
+gradient tape, and `tl.validate` says so.
+
+*Ratio* is the time of a traced forward, all values kept, over that of a plain one (the fastest of
+several, by turns). These models are tiny, so that an operation costs next to nothing and the ratio shows tracing at its
+worst; its median is {ratio:.1f}. [Performance](performance.md) measures models of real size.
 """
 
 
@@ -46,7 +51,7 @@ def write_table(proofs: Sequence[Proof], page: Path = PAGE) -> None:
 def _page(proofs: Sequence[Proof]) -> str:
     head = _HEAD.format(
         architectures=len(proofs),
-        families=len({proof.entry.family for proof in proofs}),
+        families=len(families(proof.entry for proof in proofs)),
         torch=torch.__version__.partition("+")[0],
         torchvision=import_torchvision().__version__.partition("+")[0],
         timm=timm.__version__,
@@ -54,7 +59,6 @@ def _page(proofs: Sequence[Proof]) -> str:
         holding=sum(not proof.problems for proof in proofs),
         recurrent=sum(proof.recurrent for proof in proofs),
         tolerance=TOLERANCE,
-        repeats=REPEATS,
         ratio=statistics.median(proof.ratio for proof in proofs),
     )
     sections = dict.fromkeys(proof.entry.name.split("/")[0] for proof in proofs)

@@ -69,14 +69,11 @@ class Graph:
 
     def _add_nodes(self) -> None:
         program, node_of = self.program, self.node_of
-        arriving = sorted(
-            ((source.row, source.kind != "input", index) for index, source in enumerate(program.sources)
-             if source.row >= 0 and source.kind in _SOURCE_KINDS),
-            reverse=True,
-        )  # fmt: skip
+        arriving = self._sources_in_order()
+        arriving.reverse()
         for row_index, row in enumerate(program.rows):
             while arriving and arriving[-1][0] <= row_index:
-                self._add_source(arriving.pop()[2])
+                self._add_source(arriving.pop()[1])
             outs = row[4]
             if outs.__class__ is int:
                 node_of[outs] = self.rows_first[row_index] = self._add(Kind.COMPUTE, row_index, 0, outs)
@@ -86,9 +83,24 @@ class Graph:
                 if node_of[new] < 0:
                     node_of[new] = self.rows_first[row_index]
         while arriving:
-            self._add_source(arriving.pop()[2])
+            self._add_source(arriving.pop()[1])
         for index, output in enumerate(program.outputs):
             self._add(Kind.OUTPUT, index, 0, output.vid)
+
+    def _sources_in_order(self) -> list[tuple[int, int]]:
+        """(row, index) of each input, buffer version and array of unknown origin, as they came to be or were first read.
+
+        Between two rows new versions of buffers, with what they are made from, come before what the second row reads for
+        the first time.
+        """
+        sources = [(i, s) for i, s in enumerate(self.program.sources) if s.row >= 0 and s.kind in _SOURCE_KINDS]
+        written = {(source.address, source.row) for _, source in sources if source.version > 1}
+        origins = {source.origin for _, source in sources}
+        keys = (
+            (s.row, s.kind != "input", (s.address, s.row) not in written and s.vid not in origins, index)
+            for index, s in sources
+        )
+        return [(row, index) for row, _, _, index in sorted(keys)]
 
     def _add_several(self, row_index: int, outs: object) -> None:
         for position, (vid, _) in enumerate(walk_outs(outs)):

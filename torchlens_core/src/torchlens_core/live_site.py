@@ -137,7 +137,13 @@ def output_site(session: Session, position: int, vid: int) -> LiveSite:
     return site
 
 
+def unseen_site(session: Session, scope: Scope, vid: int) -> LiveSite:
+    """The site of an array that a module returned, where operations are not recorded."""
+    return LiveSite(session, _UNSEEN, scope, vid=vid)
+
+
 _OUTPUT = Func(None, "output", "output")
+_UNSEEN = Func(None, "", "")
 
 
 def module_calls(scope: Scope | None) -> list[str]:

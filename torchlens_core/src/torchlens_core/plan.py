@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SelectorError
-from .selectors import LABEL_PATTERN, STATIC, Names, Nth, Selector, label, module, settled_by_modules
+from .selectors import LABEL_PATTERN, STATIC, Names, Nth, Selector, label, module, module_named, settled_by_modules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +111,13 @@ class Plan:
         self._compile(Keep(_by_name(k.selector, modules), k.transform, k.dtype, k.device) for k in self.keeps)
         for selector in self.selectors:
             selector.check(names)
+
+    def only_modules(self) -> frozenset[str] | None:
+        """The modules whose outputs are all that is asked for, by address; None where more is."""
+        addresses = [module_named(selector) for selector in self.selectors]
+        if self.saves_everything or not addresses or None in addresses:
+            return None
+        return frozenset(address for address in addresses if address is not None)
 
     def decide(self, site: Any) -> Decision:
         """The answer for one site: a live one, or one of a pair (function, scope) when the plan is static."""

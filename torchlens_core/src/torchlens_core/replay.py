@@ -111,8 +111,15 @@ def events_by_row(program: Program) -> dict[int, list[Event]]:
     return events
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {"bool": bool, "int": int, "float": float, "complex": complex, "index": lambda array: array.__index__(),
-            "item": lambda array: array.item(), "tolist": lambda array: array.tolist()}  # fmt: skip
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "index": lambda array: array.__index__(),
+    "item": lambda array: array.item(),
+    "tolist": lambda array: array.tolist(),
+}
 
 
 def read_again(event: Event, array: Any) -> Any:

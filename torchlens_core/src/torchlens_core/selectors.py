@@ -304,6 +304,11 @@ def _is_call(label: str, address: str, number: str) -> bool:
     return name == (address or "self") and number in ("", call)
 
 
+def module_named(selector: Selector) -> str | None:
+    """The address that a plain ``tl.module(address)`` names, '' for the model; None for any other selector."""
+    return selector._name if isinstance(selector, _Module) else None  # type: ignore[attr-defined,no-any-return]
+
+
 # -- what it is called -------------------------------------------------------------------------------------------------
 
 

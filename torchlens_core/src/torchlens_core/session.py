@@ -12,13 +12,14 @@ from time import perf_counter_ns
 from typing import Any, Final
 
 from .backend import Arrays, Discovery
-from .live_site import LiveSite, output_site, row_site, source_site
+from .live_site import LiveSite, output_site, row_site, source_site, unseen_site
 from .plan import ASK, NOTHING, SAVE, Decision, Keep, Plan
 from .program import Event, Func, Meta, Output, Outs, Row, Scope, ScopeKind, Source, SourceKind, walk_outs
 from .selectors import Selector
 
-# Call sites; what an exact replay needs; names of the kernels below each Op; a row for each kernel.
-NEEDS: Final = frozenset({"sites", "replay", "kernels", "kernel rows"})
+# What ran, beside what modules returned; call sites; what an exact replay needs; names of the kernels below each Op; a row
+# for each kernel.
+NEEDS: Final = frozenset({"operations", "sites", "replay", "kernels", "kernel rows"})
 
 
 class Halt(BaseException):
@@ -36,7 +37,7 @@ class Session:
         needs: what the backend has to produce, of ``NEEDS``.
     """
 
-    def __init__(self, plan: Plan, arrays: Arrays, discovery: Discovery, *, needs: Iterable[str] = ("sites",)) -> None:
+    def __init__(self, plan: Plan, arrays: Arrays, discovery: Discovery, *, needs: Iterable[str] = ("operations", "sites")) -> None:
         self.plan = plan
         self.arrays = arrays
         self.discovery = discovery
@@ -121,8 +122,7 @@ class Session:
             asked = decisions.setdefault(vid, [])
             if self.plan.asks_modules:
                 self._returned.setdefault(vid, []).append(scope.call_label)
-                site = self.maker(vid)
-                asked += [self.plan.decide(site)] if site is not None else []
+                asked.append(self.plan.decide(self.maker(vid) or unseen_site(self, scope, vid)))
             if is_root:
                 known = self._same_for_all
                 asked.append(known if known is not None else self.plan.decide(output_site(self, position, vid)))

@@ -80,7 +80,7 @@ def trace(
     call = make_call(model, args, kwargs)
     chosen = backend_for(call, backend)
     plan = Plan(save, halt, lookback=lookback, transform=activation_transform, device=output_device)
-    needs = {"sites"}
+    needs = {"operations", "sites"}
     needs |= {"kernels"} if kernels else set()
     needs |= {"kernel rows"} if granularity == "kernel" else set()
     needs |= {"replay"} if replay_ready else set()
@@ -130,7 +130,7 @@ def run(
 ) -> tuple[Trace, Any]:
     """One captured run: the trace, and what the model returned."""
     discovery = discovery or backend.discover(call)
-    plan.bind(_names(backend, discovery))
+    plan.bind(names_of(backend, discovery))
     session = Session(plan, backend.arrays, discovery, needs=needs)
     session.facts["started_at"] = time.time()
     start = time.perf_counter_ns()
@@ -155,7 +155,9 @@ def run(
     return finish(), returned
 
 
-def _names(backend: Backend, discovery: Discovery) -> Names:
+def names_of(backend: Backend, discovery: Discovery) -> Names:
+    """What this model can have, for the checks of selectors."""
+
     def functions() -> frozenset[str]:
         return backend.function_names() | {"input", "output", "buffer", "source"}
 
@@ -224,29 +226,5 @@ def sites(
     chosen = backend_for(call, backend)
     discovery = chosen.discover(call)
     with chosen.preserve(call, discovery):
-        made, _ = run(chosen, call, Plan(False), {"sites"}, discovery=discovery)
+        made, _ = run(chosen, call, Plan(False), {"operations", "sites"}, discovery=discovery)
     return made.find_sites(in_module("self"))
-
-
-def pluck(
-    model: Any,
-    args: Any,
-    layer: str | Selector,
-    kwargs: Mapping[str, Any] | None = None,
-    *,
-    backend: str | None = None,
-) -> Any:
-    """The value of one Op: ``tl.pluck(model, x, 'relu_1_2')``. The model runs once; nothing else is kept.
-
-    With a selector or a module address the run stops there; a label is final only after the run.
-    """
-    from .selectors import module
-
-    call = make_call(model, args, kwargs)
-    chosen = backend_for(call, backend)
-    discovery = chosen.discover(call)
-    selector = module(layer) if isinstance(layer, str) and layer in discovery.addresses() else layer
-    can_stop = isinstance(selector, Selector) and not selector.reads & {"label", "children"}
-    plan = Plan(selector, selector if can_stop else None)  # type: ignore[arg-type]
-    made, _ = run(chosen, call, plan, {"sites"}, discovery=discovery)
-    return made.halted.out if made.halted is not None else made[selector].out

@@ -106,7 +106,7 @@ class _Validator:
     def run(self) -> Validation:
         plain = self._plain_outputs()
         with self._backend.preserve(self._call, self._discovery):
-            made, returned = run(self._backend, self._call, Plan(True), {"sites", "replay"}, discovery=self._discovery)
+            made, returned = run(self._backend, self._call, Plan(True), {"operations", "sites", "replay"}, discovery=self._discovery)
             self.report.trace = made
             self._compare_outputs(plain, self._leaves(returned))
             self._replay(made)  # before the state is put back: values in its memory were kept by reference

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from torchlens_core.program import HOLE, Func, Meta, ModuleInfo, Row, Source
+from torchlens_core.program import HOLE, Func, ModuleInfo, Row, Source
 from torchlens_core.session import Halt, Session
 
 from .callsites import chain
@@ -35,12 +35,13 @@ _BASE_CLASSES: dict[type, int] = {
 }  # fmt: skip
 _EMPTY: dict[str, Any] = {}
 _ref = weakref.ref
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 class Recorder(TorchFunctionMode):
     """Writes one run into a session."""
 
-    def __init__(self, session: Session, modules: Mapping[int, ModuleInfo]) -> None:
+    def __init__(self, session: Session, model: Any, modules: Mapping[int, ModuleInfo]) -> None:
         super().__init__()
         self.session = session
         self.modules = modules  # by id of the module
@@ -50,12 +51,17 @@ class Recorder(TorchFunctionMode):
         self.watermark = 0  # arrays with a lower vid may have been overwritten through another array
         self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
+        self.sees_operations = "operations" in session.needs
         self.with_sites = "sites" in session.needs
         self.in_kernels = False  # called for kernels, not for functions
         self._classes = dict(_BASE_CLASSES)
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
         self.buffer_arrays: list[Tensor] = []
-        self.origins = Origins(self)
+        self.origins = Origins(self, model)
+
+    def release(self) -> None:
+        """Let go of everything: the recorder is part of reference cycles, which would keep the model alive."""
+        vars(self).clear()
 
     # -- the hot loop ----------------------------------------------------------------------------------------------
 
@@ -205,7 +211,7 @@ class Recorder(TorchFunctionMode):
         entry = self.known.get(id(array))
         if entry is not None and (entry[0] is None or entry[0]() is array):
             return self.known[id(array)][1]  # looked up again: the first read of a buffer replaces its entry
-        return self.origins.add(array)
+        return self.origins.add(array) if self.sees_operations else self.assign(array)
 
     def pin(self, array: Tensor, vid: int) -> None:
         """Give an array a value id for the rest of the run."""
@@ -226,8 +232,8 @@ class Recorder(TorchFunctionMode):
     def _register(self, info: TorchFunc, out: Any, targets: list[Tensor] | None) -> tuple[Any, Any]:
         """Value ids for what a call returned. Returns the result, aliased where it was an argument, and its mirror."""
         if isinstance(out, Tensor):
-            if info.same_object and isinstance(out, torch.nn.Parameter):
-                return out, None  # it stays the parameter that it was
+            if info.same_object and (isinstance(out, torch.nn.Parameter) or _is_wrapped(out)):
+                return out, None  # it stays the parameter that it was; `grad` marks its arguments in this way
             if targets is None and not info.same_object and self.is_known(out):
                 if self.in_kernels:
                     return out, None  # no kernel made it
@@ -242,7 +248,9 @@ class Recorder(TorchFunctionMode):
             written = {id(target) for target in targets or ()}
             passed = [isinstance(item, Tensor) and id(item) not in written and self.is_known(item) for item in out]
             if any(passed):
-                out = type(out)([_alias(item) if is_passed else item for item, is_passed in zip(out, passed, strict=True)])
+                out = type(out)([_alias(item) if known else item for item, known in zip(out, passed, strict=True)])
+            if type(out).__module__ == "torch.return_types":
+                info.output_names = type(out).__match_args__
         outs = mirror(out, self.assign)
         return out, outs if _has_arrays(outs) else None
 
@@ -423,8 +431,8 @@ def _alias(array: Tensor) -> Tensor:
     """A fresh object for the same memory, so that it is known who reads the result and who the argument.
 
     Indexing keeps the strides as they are; ``view_as`` would rewrite those of axes of length 1, which hides a memory
-    format such as channels_last from the kernels that choose by it. The argument itself would have stayed attached to its
-    gradient tape under ``no_grad`` too.
+    format such as channels_last from the kernels that choose by it. Like the argument itself it stays attached to the
+    gradient tape under ``no_grad``.
     """
     if torch.is_grad_enabled():
         return array[...]

@@ -130,8 +130,8 @@ def _name(func: Any) -> tuple[bool, str]:
 
 def path_of(func: Any, name: str) -> str | None:
     """A name by which a trace file can ask for the function again (``resolve``); None for functions that are not torch's."""
-    if getattr(func, "__name__", "") == "__get__":
-        return f"torch.Tensor.{name}.__get__"
+    if getattr(func, "__name__", "") in ("__get__", "__set__"):
+        return f"torch.Tensor.{name}.{func.__name__}"
     if isinstance(func, OpOverload):
         return f"torch.ops.{func.namespace}.{name}.{func._overloadname}"
     if isinstance(func, OpOverloadPacket):

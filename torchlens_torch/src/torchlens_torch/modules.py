@@ -81,7 +81,8 @@ class ModuleCalls:
             if site < 0:
                 site = session.site(key, lambda: tuple(calls))
         scope = session.enter("module", info.address, info.cls, site)
-        scope.ins = self._inputs((*args, *kwargs.values()) if kwargs else args)
+        if recorder.sees_operations:
+            scope.ins = self._inputs((*args, *kwargs.values()) if kwargs else args)
         try:
             return self.leave(scope, original(module, *args, **kwargs))
         except BaseException:

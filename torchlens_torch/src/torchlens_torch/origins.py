@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
+from collections.abc import Iterator
 from time import perf_counter_ns
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from torch import Tensor
 from torchlens_core.errors import CaptureWarning
 from torchlens_core.program import HOLE, Row
 
+from .callsites import chain
+from .constants import Constants
 from .functions import describe
 from .memory import meta_of, place_of
-from .state import find_constant
 
 if TYPE_CHECKING:
     from .capture import Recorder
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 class Origins:
     """Finds out, for one run, where arrays come from that were not seen being made."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, model: Any) -> None:
         self._recorder = recorder
+        self._model = model
+        self._constants = Constants(recorder.session.discovery)
         self._transforms: TransformedCalls | None = None
         self._unknown: list[str] = []
 
@@ -37,8 +41,9 @@ class Origins:
         if torch._C._functorch.is_functorch_wrapped_tensor(array):
             return self._transformed_calls().vid_of(array)
         with torch._C.DisableTorchFunction():
-            vid = self._view(array)
-            return vid if vid >= 0 else self._source(array, sys._getframe(2))
+            frame = sys._getframe(2)
+            vid = self._view(array, frame)
+            return vid if vid >= 0 else self._source(array, frame)
 
     def _transformed_calls(self) -> TransformedCalls:
         if self._transforms is None:
@@ -49,7 +54,7 @@ class Origins:
 
     def _source(self, array: Tensor, frame: FrameType | None) -> int:
         recorder, session = self._recorder, self._recorder.session
-        address = find_constant(array, session.discovery, frame)
+        address = self._constants.find(array, frame, self._model)
         if address is not None:
             vid = session.source("const", address, meta_of(array))
         else:
@@ -62,34 +67,38 @@ class Origins:
         recorder.pin(array, vid)
         return vid
 
-    def _view(self, array: Tensor) -> int:
+    def _view(self, array: Tensor, frame: FrameType | None) -> int:
         """The value id of an array made unseen in the memory of a known one; -1 where its memory is its own.
 
         The same elements are the same value; a view of others is recorded as the operation that makes it.
         """
+        recorder, session = self._recorder, self._recorder.session
         storage, region = place_of(array)
-        base = self._latest_in(storage)
-        if base is None or base.dtype != array.dtype:
+        bases = [base for base in self._alive() if place_of(base)[0] == storage and base.dtype == array.dtype]
+        if not bases:
             return -1
-        recorder = self._recorder
-        vid = recorder.vid_of(base)
-        if place_of(base)[1] == region:
+        same = [base for base in bases if place_of(base)[1] == region]
+        if same:
+            vid = recorder.vid_of(same[-1])
             recorder.known[id(array)] = (weakref.ref(array), vid)
             return vid
-        function, arguments = _making(base, array)
+        vid = recorder.vid_of(bases[0])
+        function, arguments = _making(bases[0], array)
+        key, calls = chain(frame)
+        site = session.site(key, lambda: tuple(calls))
         now = perf_counter_ns()
         new = recorder.assign(array)
-        row = Row(describe(function), (HOLE, *arguments), {}, (vid,), new, recorder.session.scope, -1, now, now, None)
+        row = Row(describe(function), (HOLE, *arguments), {}, (vid,), new, session.scope, site, now, now, None)
         recorder.append(row, array)
         return new
 
-    def _latest_in(self, storage: int) -> Tensor | None:
-        """The array that was last made, of those that are still there, in a storage."""
-        for reference, _ in reversed(self._recorder.known.values()):
+    def _alive(self) -> Iterator[Tensor]:
+        """The known arrays that are still there, in the order in which they became known."""
+        yield from self._recorder.pinned
+        for reference, _ in list(self._recorder.known.values()):
             array = reference() if isinstance(reference, weakref.ref) else None
-            if array is not None and place_of(array)[0] == storage:
-                return array
-        return next((array for array in reversed(self._recorder.pinned) if place_of(array)[0] == storage), None)
+            if array is not None:
+                yield array
 
     def finish(self) -> None:
         """The run is over: one warning for all arrays of unknown origin."""

@@ -39,10 +39,9 @@ class TorchBackend(Backend):
         torch = sys.modules.get("torch")
         if torch is None or not hasattr(torch, "Tensor"):
             return False
-        owner = getattr(model, "__self__", None)
-        if isinstance(model, torch.nn.Module) or isinstance(owner, torch.nn.Module):
+        if isinstance(model, torch.nn.Module) or any(isinstance(value, torch.Tensor) for value in args):
             return True
-        return any(isinstance(value, torch.Tensor) for value in args)
+        return bool(self._impl.is_ours(model, args))
 
     def version(self) -> str | None:
         torch = sys.modules.get("torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from torchlens_core.backend import Call
 from torchlens_core.errors import NestedTraceError
-from torchlens_core.program import Output, Source, SourceKind
+from torchlens_core.program import ModuleInfo, Output, Source, SourceKind
 from torchlens_core.session import Halt, Session
 
 from . import callsites
@@ -33,29 +34,50 @@ def capture(call: Call, session: Session) -> Any:
             "A trace is already running in this thread: the traced model (or one of its hooks) called tl.trace. "
             "Trace the inner model by itself, before or after."
         )
-    modules = [(info, module) for info, module in session.discovery.modules if module is not None]
+    modules = _modules(session)
     infos = {id(module): info for info, module in modules}
-    recorder = Recorder(session, infos)
+    recorder = Recorder(session, call.model, infos)
     wrappers = compiled_parts(module for _, module in modules)
     calls = ModuleCalls(recorder, {id(wrapper): infos[id(unwrap(wrapper))] for wrapper in wrappers})
     if recorder.replay:
         session.rng[-1] = rng_state()
-    _add_state(recorder)
-    _add_inputs(recorder, call)
+    try:
+        if recorder.sees_operations:
+            _add_state(recorder)
+            _add_inputs(recorder, call)
+        out = _run(call, session, recorder, calls, [*wrappers, *(module for _, module in modules)])
+        recorder.origins.finish()
+        return out
+    finally:
+        recorder.release()
+
+
+def _modules(session: Session) -> list[tuple[ModuleInfo, nn.Module]]:
+    """The modules whose calls are reported: all, or those that are asked for where operations are not recorded."""
+    wanted = None if "operations" in session.needs else session.plan.only_modules()
+    return [
+        (info, module)
+        for info, module in session.discovery.modules
+        if module is not None and (wanted is None or not wanted.isdisjoint((info.address, *info.aliases)))
+    ]
+
+
+def _run(call: Call, session: Session, recorder: Recorder, calls: ModuleCalls, modules: list[nn.Module]) -> Any:
     root = session.scopes[0]
     if isinstance(call.model, nn.Module):
         root.ins = tuple(source.vid for source in session.sources if source.kind == "input")
     with ExitStack() as stack:
-        stack.enter_context(watching(type(module) for module in (*wrappers, *(module for _, module in modules))))
-        stack.enter_context(watching_scripts())
-        stack.enter_context(_buffer_assignments(recorder))
-        stack.enter_context(_eager())
+        stack.enter_context(watching(map(type, modules)))
+        stack.enter_context(_Eager())
         stack.callback(setattr, active, "calls", None)
         active.calls = calls
+        if recorder.sees_operations:
+            stack.enter_context(watching_scripts())
+            stack.enter_context(_buffer_assignments(recorder))
         if "kernel rows" in session.needs:
             kernels = stack.enter_context(KernelRecorder(recorder))
             stack.enter_context(FunctionCalls(recorder, kernels))
-        else:
+        elif recorder.sees_operations:
             stack.enter_context(recorder)
         if "kernels" in session.needs:
             stack.enter_context(KernelNames(recorder))
@@ -65,14 +87,13 @@ def capture(call: Call, session: Session) -> Any:
                 out = calls.leave(root, out)
                 for path, array in leaves(out):
                     session.outputs.append(Output(path, recorder.vid_of(array)))
+            return out
         except Halt:
             session.exit(root, None)
-            out = None
+            return None
         except BaseException:
             session.abandon(root)
             raise
-    recorder.origins.finish()
-    return out
 
 
 def _add_state(recorder: Recorder) -> None:
@@ -147,14 +168,31 @@ def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
         handle.remove()
 
 
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Compiled models run eagerly. Where dynamo was never imported nothing is compiled."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+class _Eager:
+    """A context in which compiled code runs eagerly. Where dynamo was never imported nothing is compiled.
+
+    The stance is one for the process, so the first of several threads sets it and the last one puts it back.
+    """
+
+    _lock = threading.Lock()
+    _users = 0
+    _stance: Any = None
+
+    def __enter__(self) -> None:
+        self._is_user = "torch._dynamo" in sys.modules
+        if self._is_user:
+            with _Eager._lock:
+                _Eager._users += 1
+                if _Eager._users == 1:
+                    _Eager._stance = torch.compiler.set_stance("force_eager")
+                    _Eager._stance.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._is_user:
+            with _Eager._lock:
+                _Eager._users -= 1
+                if _Eager._users == 0:
+                    _Eager._stance.__exit__(None, None, None)
 
 
 callsites.stop_at(Call.run.__code__)

@@ -160,32 +160,3 @@ def input_names(model: Any, count: int) -> list[str]:
             names.append(parameter.name)
     names += [f"arg_{position}" for position in range(len(names), count)]
     return names[:count]
-
-
-def find_constant(array: Tensor, discovery: Discovery, frame: FrameType | None) -> str | None:
-    """Where an array that no operation made stands in the model's own code: an attribute of a module (not registered as
-    state), a global, or a variable that a function closes over. None where it was made unseen."""
-    for info, module in discovery.modules:
-        for name, value in getattr(module, "__dict__", {}).items():
-            if _holds(value, array):
-                return f"{info.address}.{name}" if info.address else name
-    while frame is not None:
-        code = frame.f_code
-        for name in (*code.co_names, *code.co_freevars):
-            value = frame.f_locals.get(name) if name in code.co_freevars else frame.f_globals.get(name)
-            if _holds(value, array):
-                return name
-        if frame.f_code.co_name == "capture":
-            break
-        frame = frame.f_back
-    return None
-
-
-def _holds(value: Any, array: Tensor, depth: int = 3) -> bool:
-    if value is array:
-        return True
-    if depth and isinstance(value, list | tuple):
-        return any(_holds(item, array, depth - 1) for item in value)
-    if depth and isinstance(value, dict):
-        return any(_holds(item, array, depth - 1) for item in value.values())
-    return False

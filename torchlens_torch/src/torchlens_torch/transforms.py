@@ -131,18 +131,15 @@ def call_batched(func: Callable[..., Any], batching: Mapping[str, Any], args: An
         remaining = iter(batched)
         filled = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         positional, named = tree_unflatten(filled, structure)
-        return func(*positional, **named)
+        returned = tuple(leaf for leaf in tree_leaves(func(*positional, **named)) if isinstance(leaf, Tensor))
+        return returned or batched[:1]  # what returns nothing has written to its first argument
 
     ins, outs = list(batching["ins"]), list(batching["outs"])
     for level in sorted(_levels(ins) | _levels(outs), reverse=True):  # the innermost vmap first
         axes_in = tuple(dict(levels).get(level) for levels in ins)
         axes_out = tuple(dict(levels).get(level) for levels in outs)
-        call = _vmapped(call, axes_in, axes_out if len(axes_out) > 1 else axes_out[0], batching["randomness"])
+        call = torch.func.vmap(call, in_dims=axes_in, out_dims=axes_out, randomness=batching["randomness"])
     return call(*arrays)
-
-
-def _vmapped(call: Callable[..., Any], ins: Any, outs: Any, randomness: str) -> Callable[..., Any]:
-    return torch.func.vmap(call, in_dims=ins, out_dims=outs, randomness=randomness)
 
 
 def _levels(each: list[Levels]) -> set[int]:

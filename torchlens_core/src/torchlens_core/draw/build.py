@@ -98,7 +98,7 @@ class _Builder:
         unit.nodes.append(node)
         if place.collapsed is not None:
             unit.calls[place.collapsed.index] = place.collapsed
-        self.groups.add(place.boxes, bool(self.trace.graph.from_input[node]))
+        self.groups.note(place.boxes, bool(self.trace.graph.from_input[node]))
 
     def _unit(self, id: str, place: Place) -> _Unit:
         unit = self.units.get(id)

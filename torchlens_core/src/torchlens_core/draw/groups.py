@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ class Groups:
         self._numbers: dict[Hashable, int] = {}
         self._root = Group("root", -1)
         self._groups: dict[int, Group] = {}
-        self._calls: dict[int, dict[int, Scope]] = {}  # number of a group -> the calls that it stands for, by index
+        self._calls: dict[int, dict[int, Scope]] = defaultdict(dict)  # number of a group -> its calls, by index
+        self._fed: set[int] = set()  # numbers of groups that an input leads into
 
     def number(self, path: _Path) -> int:
         """A number for nested module calls; rolled, one for all calls of the same modules."""
@@ -36,18 +38,20 @@ class Groups:
         """Put a node into the innermost group of a path, which is made where it is new."""
         self._group(path).nodes.append(id)
 
-    def add(self, path: _Path, from_input: bool) -> None:
-        """Note an Op that stands inside: the calls that it ran in, and whether an input leads to it."""
+    def note(self, path: _Path, from_input: bool) -> None:
+        """Note an Op that ran inside: in which calls, and whether an input leads to it."""
         for length, call in enumerate(path, start=1):
-            group = self._group(path[:length])
-            group.from_input |= from_input
-            self._calls[self.number(path[:length])][call.index] = call
+            number = self.number(path[:length])
+            self._calls[number][call.index] = call
+            if from_input:
+                self._fed.add(number)
 
     def tree(self) -> Group:
         """The finished groups."""
         for number, group in self._groups.items():
             calls = list(self._calls[number].values())
             group.title = call_title(self._trace, calls[-1], len(calls))
+            group.from_input = number in self._fed
         return self._root
 
     def _group(self, path: _Path) -> Group:
@@ -57,8 +61,7 @@ class Groups:
         group = self._groups.get(number)
         if group is None:
             call = path[-1]
-            group = Group(f"group{number}", len(path) - 1, "", visible(call.cls), call.address, from_input=False)
+            group = Group(f"group{number}", len(path) - 1, cls=visible(call.cls), address=call.address)
             self._groups[number] = group
-            self._calls[number] = {}
             self._group(path[:-1]).groups.append(group)
         return group

@@ -76,19 +76,18 @@ def make_picture(trace: Trace, scene: Scene, look: Look) -> Picture:
         look.without_functions(),
         {id: _node(trace, scene, node, look, theme) for id, node in scene.nodes.items()},
         [_attributes(look.edge_overrides, edge, "vis_edge_overrides") for edge in scene.edges],
-        {group.id: _group(trace, group, look) for group in scene.root.groups_within()},
+        {group.id: _box(trace, group, look) for group in scene.root.groups_within()},
         _attributes(look.graph_overrides, trace, "vis_graph_overrides"),
     )
 
 
 def _node(trace: Trace, scene: Scene, node: Node, look: Look, theme: Theme) -> NodeSpec:
     spec = node_spec(node, theme)
-    if node.kind == "module":
-        made = look.module_spec_fn(trace.modules[node.address], spec) if look.module_spec_fn else spec
-    elif look.node_spec_fn:
+    made: NodeSpec | None = spec
+    if node.kind != "module" and look.node_spec_fn:
         made = look.node_spec_fn(_record(trace, scene, node), spec)
-    else:
-        made = spec
+    elif node.kind == "module" and look.module_spec_fn:
+        made = look.module_spec_fn(trace.modules[node.address], spec)
     if made is not None and not isinstance(made, NodeSpec):
         raise DrawError(f"node_spec_fn and module_spec_fn return a NodeSpec or None; for {node.title} it was {made!r}.")
     return spec if made is None else made
@@ -98,7 +97,9 @@ def _record(trace: Trace, scene: Scene, node: Node) -> Op | Layer:
     return trace.layer(trace.labels.layer_of[node.ops[0]]) if scene.is_rolled else Op(trace, node.ops[0])
 
 
-def _group(trace: Trace, group: Group, look: Look) -> Attributes:
+def _box(trace: Trace, group: Group, look: Look) -> Attributes:
+    if not look.module_overrides:
+        return {}
     return _attributes(look.module_overrides, trace.modules[group.address], "vis_module_overrides")
 
 

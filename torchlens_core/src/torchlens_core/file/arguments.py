@@ -39,6 +39,7 @@ from .text import clean, is_forbidden_key
 
 MAX_NESTING: Final = 24
 MAX_ITEMS: Final = 10_000
+MAX_TEXT: Final = 100_000  # characters, of arguments and docstrings alike
 MAX_DIGITS: Final = 1000
 SHORT: Final = 80
 _NON_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -136,7 +137,7 @@ class Encoder:
         return f"_{name}", self._give_up(_describe(value))
 
     def _text(self, value: str) -> Any:
-        if len(value) > MAX_ITEMS:
+        if len(value) > MAX_TEXT:
             return self._give_up(f"text of {len(value)} characters")
         return clean(value) if self._texts is None else self._texts.add(value)
 

@@ -14,7 +14,7 @@ from .tape import Tape
 
 FUNCTIONS = ("relu", "tanh", "add", "mul", "linear", "concat", "zeros")
 MODULES = ("a", "a.b", "a.b.c", "d")
-_STEPS = ["_operation"] * 4 + ["_split", "_write_in_place", "_module", "_loop", "_assign", "_foreign", "_read"]
+_STEPS = ["_operation"] * 4 + ["_split", "_write_in_place", "_module", "_loop", "_loop", "_assign", "_foreign", "_read"]
 _SITES = 6  # few places, so that many operations share one
 
 
@@ -42,7 +42,7 @@ class _Writer:
         self.live += [tape.param(f"{address}.weight") for address in draw(st.sets(st.sampled_from(MODULES)))]
         self.buffers = [tape.buffer(f"buffer{number}") for number in range(draw(st.integers(0, 2)))]
         self.live += self.buffers
-        while len(tape.program.rows) < max_rows and draw(st.integers(0, 9)):
+        while len(tape.program.rows) < max_rows and draw(st.integers(0, 19)):
             getattr(self, draw(st.sampled_from(_STEPS)))()
         if self.live:
             tape.output(*draw(st.lists(st.sampled_from(self.live), max_size=3)))

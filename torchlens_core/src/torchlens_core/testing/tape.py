@@ -105,9 +105,7 @@ class Tape:
     ) -> tuple[int, ...]:
         rows, number = self.program.rows, len(self.program.rows)
         flat = [vid for item in ins for vid in ([item] if isinstance(item, int) else item)] + list(keywords.values())
-        for source in self.program.sources:
-            if source.kind == "buffer" and source.row < 0 and source.vid in flat:
-                source.row = number
+        self._touch(flat)
         template = tuple(HOLE if isinstance(item, int) else [HOLE] * len(item) for item in ins)
         vids = tuple(self._vid(shape) for shape in shapes)
         func = Func(None, name, canonical_type(name))
@@ -122,18 +120,26 @@ class Tape:
 
     def assign(self, buffer: int, origin: int) -> int:
         """A buffer gets another value; returns the value id of its new version."""
+        self._touch([buffer, origin])
         before = next(source for source in self.program.sources if source.vid == buffer)
         row = len(self.program.rows)
-        before.row = row if before.row < 0 else before.row
         facts = {"version": before.version + 1, "origin": origin, "row": row, "aliases": before.aliases}
         return self._source("buffer", before.address, self.program.metas[origin].shape, **facts)
 
+    def _touch(self, vids: Sequence[int]) -> None:
+        """Buffers are Ops from their first use on."""
+        for source in self.program.sources:
+            if source.kind == "buffer" and source.row < 0 and source.vid in vids:
+                source.row = len(self.program.rows)
+
     def read(self, vid: int, kind: str = "bool", value: Any = True) -> None:
         """Python reads an array."""
+        self._touch([vid])
         self.program.events.append(Event(kind, vid, value, self._scope, -1, len(self.program.rows)))
 
     def output(self, *vids: int) -> None:
         """What the model returns: one array, or several."""
+        self._touch(vids)
         start = len(self.program.outputs)
         bare = len(vids) == 1 and not start
         self.program.outputs += [Output("" if bare else str(start + n), vid) for n, vid in enumerate(vids)]
