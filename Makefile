@@ -14,7 +14,7 @@ PY_ZOO  := .venv-zoo/bin/python
 
 MEMBERS     := torchlens_core torchlens_torch
 EDITABLE    := -e './torchlens_core[draw,pandas]' -e './torchlens_torch[torch]' -e .
-TEST_TOOLS  := pytest hypothesis pillow
+TEST_TOOLS  := pytest hypothesis pillow safetensors
 LINT_TOOLS  := ruff mypy import-linter
 INGREDIENTS := Makefile constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 

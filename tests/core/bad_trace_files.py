@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torchlens_core import errors
 
 from tests.core.trace_files import (
     Json,
@@ -29,6 +28,7 @@ from tests.core.trace_files import (
     sound_file,
     sound_folder,
 )
+from torchlens_core import errors
 
 SHARD = "tensors-00000.safetensors"
 SECOND = "tensors-00001.safetensors"
@@ -351,10 +351,20 @@ text("NaN", errors.SchemaError, "the number NaN", put(START, b'"facts":{"x":NaN,
 text("Infinity", errors.SchemaError, "the number -Infinity", put(START, b'"facts":{"x":-Infinity,"started_at":'))
 text("1e400", errors.SchemaError, "the number 1e400", put(START, b'"facts":{"x":1e400,"started_at":'))
 text("-0", errors.SchemaError, "the number -0", put(START, b'"facts":{"x":-0,"started_at":'))
-text("integer of 64 bits and more", errors.SchemaError, "64-bit", put(START, b'"facts":{"x":9223372036854775808,"started_at":'))
+text(
+    "integer of 64 bits and more",
+    errors.SchemaError,
+    "64-bit",
+    put(START, b'"facts":{"x":9223372036854775808,"started_at":'),
+)
 text("a float for an integer", errors.SchemaError, "Expected `int`", put(b'"layer":0', b'"layer":0.5'))
 text("true for 1", errors.SchemaError, "Expected `int`", put(b'"pass":1', b'"pass":true'))
-text("depth 200,000", errors.LimitExceeded, "nested 200002 deep", put(START, b'"facts":{"x":' + b"[" * 200_000 + b"]" * 200_000 + b',"started_at":'))
+text(
+    "depth 200,000",
+    errors.LimitExceeded,
+    "nested 200002 deep",
+    put(START, b'"facts":{"x":' + b"[" * 200_000 + b"]" * 200_000 + b',"started_at":'),
+)
 text("text of 100 MB", errors.LimitExceeded, "a string of 100000000 bytes", put(b"Everything", b"x" * 100_000_000))
 text("more behind it", errors.SchemaError, "Extra data", lambda data: data + b"{}")
 text("cut off", errors.Truncated, "not JSON", lambda data: data[:-100])
@@ -377,24 +387,60 @@ manifest("constructor", errors.SchemaError, "unknown field `constructor`", lambd
 manifest("a missing field", errors.SchemaError, "missing required field `shards`", lambda m: m.pop("shards"))
 manifest("an id that is none", errors.SchemaError, "matching regex", lambda m: m.update(id="../../etc"))
 manifest("a hash that is none", errors.SchemaError, "matching regex", lambda m: m["arrays"][0].update(sha256="0"))
-manifest("another hash of the records", errors.ChecksumMismatch, "not those", lambda m: m["records"].update(sha256="0" * 64))
+manifest(
+    "another hash of the records", errors.ChecksumMismatch, "not those", lambda m: m["records"].update(sha256="0" * 64)
+)
 manifest("records longer", errors.Truncated, "the manifest says", lambda m: m["records"].update(bytes=10**6))
 manifest("records shorter", errors.ChecksumMismatch, "not those", lambda m: m["records"].update(bytes=10))
 records("an unknown field", errors.SchemaError, "unknown field `colour`", lambda r: r["ops"][0].update(colour="red"))
 records("__proto__", errors.SchemaError, "unknown field `__proto__`", lambda r: r["ops"][0].update(__proto__={}))
-records("__proto__ as an argument", errors.GraphError, "'__proto__' stands there", lambda r: r["calls"][0]["kwargs"].update(__proto__=1) if "kwargs" in r["calls"][0] else r["calls"][0].update(kwargs={"__proto__": 1}))
+records(
+    "__proto__ as an argument",
+    errors.GraphError,
+    "'__proto__' stands there",
+    lambda r: (
+        r["calls"][0]["kwargs"].update(__proto__=1)
+        if "kwargs" in r["calls"][0]
+        else r["calls"][0].update(kwargs={"__proto__": 1})
+    ),
+)
 records("a missing field", errors.SchemaError, "missing required field `label`", lambda r: r["ops"][0].pop("label"))
 records("a wrong kind", errors.SchemaError, "Invalid enum value 'magic'", lambda r: r["ops"][0].update(kind="magic"))
-records("a wrong tag", errors.SchemaError, "no value is tagged '$eval'", lambda r: r["calls"][0].update(settings={"x": {"$eval": "1"}}))
-records("two tags", errors.SchemaError, "one key, its tag", lambda r: r["calls"][0].update(settings={"x": {"$a": 0, "b": 1}}))
-records("arrays out of order", errors.SchemaError, "arrays are numbered", lambda r: r["calls"][0]["args"].__setitem__(0, {"$a": 1}))
-records("an argument that is no array", errors.SchemaError, "arrays went in", lambda r: r["calls"][0]["args"].__setitem__(0, 1))
+records(
+    "a wrong tag",
+    errors.SchemaError,
+    "no value is tagged '$eval'",
+    lambda r: r["calls"][0].update(settings={"x": {"$eval": "1"}}),
+)
+records(
+    "two tags",
+    errors.SchemaError,
+    "one key, its tag",
+    lambda r: r["calls"][0].update(settings={"x": {"$a": 0, "b": 1}}),
+)
+records(
+    "arrays out of order",
+    errors.SchemaError,
+    "arrays are numbered",
+    lambda r: r["calls"][0]["args"].__setitem__(0, {"$a": 1}),
+)
+records(
+    "an argument that is no array",
+    errors.SchemaError,
+    "arrays went in",
+    lambda r: r["calls"][0]["args"].__setitem__(0, 1),
+)
 records("of another trace", errors.SchemaError, "of another trace", lambda r: r.update(id="0" * 32))
-records("not replayable after all", errors.GraphError, "replayable is False", lambda r: r["calls"][0].update(replayable=False))
+records(
+    "not replayable after all",
+    errors.GraphError,
+    "replayable is False",
+    lambda r: r["calls"][0].update(replayable=False),
+)
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
 
-first = lambda change: lambda m: change(m["arrays"][0])  # noqa: E731
+first = lambda change: lambda m: change(m["arrays"][0])
 
 manifest("an unknown dtype", errors.SchemaError, "no element type", first(lambda a: a.update(dtype="float31")))
 manifest("a wrong storage", errors.SchemaError, "is stored as F64", first(lambda a: a.update(storage="F32")))
@@ -403,12 +449,31 @@ manifest("a negative dimension", errors.SchemaError, "Expected `int` >= 0", firs
 manifest("a product beyond 64 bits", errors.SchemaError, "bytes, not", first(lambda a: a.update(shape=[2**62, 2**62])))
 manifest("65 dimensions", errors.LimitExceeded, "65 dimensions", first(lambda a: a.update(shape=[1] * 65)))
 manifest("nothing, very wide", errors.SchemaError, "0 bytes, not", first(lambda a: a.update(shape=[0, 2**62])))
-manifest("int4 of other size", errors.SchemaError, "int4 takes 2 bytes", first(lambda a: a.update(dtype="int4", storage="U8", shape=[3])))
-manifest("complex128 without pairs", errors.SchemaError, "takes 64 bytes", first(lambda a: a.update(dtype="complex128")))
-manifest("a name twice", errors.SchemaError, "2 arrays have the name", lambda m: m["arrays"][1].update(name=m["arrays"][0]["name"]))
-manifest("a value twice", errors.SchemaError, "2 arrays have the role and value", lambda m: m["arrays"][1].update(value=m["arrays"][0]["value"]))
+manifest(
+    "int4 of other size",
+    errors.SchemaError,
+    "int4 takes 2 bytes",
+    first(lambda a: a.update(dtype="int4", storage="U8", shape=[3])),
+)
+manifest(
+    "complex128 without pairs", errors.SchemaError, "takes 64 bytes", first(lambda a: a.update(dtype="complex128"))
+)
+manifest(
+    "a name twice",
+    errors.SchemaError,
+    "2 arrays have the name",
+    lambda m: m["arrays"][1].update(name=m["arrays"][0]["name"]),
+)
+manifest(
+    "a value twice",
+    errors.SchemaError,
+    "2 arrays have the role and value",
+    lambda m: m["arrays"][1].update(value=m["arrays"][0]["value"]),
+)
 manifest("a name of its own", errors.SchemaError, "not here", first(lambda a: a.update(name="../secret")))
-manifest("an unknown role", errors.SchemaError, "Invalid enum value 'gradient'", first(lambda a: a.update(role="gradient")))
+manifest(
+    "an unknown role", errors.SchemaError, "Invalid enum value 'gradient'", first(lambda a: a.update(role="gradient"))
+)
 manifest("a file that there is not", errors.SchemaError, "it is in file 7", first(lambda a: a.update(shard=7)))
 manifest("other counts of a file", errors.SchemaError, "and the list", lambda m: m["shards"][0].update(arrays=1))
 manifest("too many files", errors.Truncated, "is missing", lambda m: m["shards"].append({"arrays": 0, "bytes": 0}))
@@ -443,7 +508,9 @@ def at_source(kind: str, change: Callable[[Json], Any]) -> Callable[[Json], Any]
 
 O3 = "follows from the calls"
 
-records("parent that there is not", errors.GraphError, O3, at_op("call", lambda op: op.update(parents=["nobody_1_1:1"])))
+records(
+    "parent that there is not", errors.GraphError, O3, at_op("call", lambda op: op.update(parents=["nobody_1_1:1"]))
+)
 records("parents left out", errors.GraphError, O3, at_op("output", lambda op: op.pop("parents")))
 records("an input with parents", errors.GraphError, O3, at_op("input", lambda op: op.update(parents=["sum_1_18:1"])))
 records("a label twice", errors.GraphError, O3, lambda r: r["ops"][4].update(label=r["ops"][3]["label"]))
@@ -453,17 +520,29 @@ records("another shape", errors.GraphError, O3, at_op("call", lambda op: op.upda
 records("another module", errors.GraphError, O3, at_op("call", lambda op: op.update(module="cell:1")))
 records("an op less", errors.GraphError, "follow from the calls", lambda r: r["ops"].pop())
 records("a layer left out", errors.GraphError, "rule O1", lambda r: r["ops"][3].update(layer=9))
-records("two operations in a layer", errors.GraphError, "rule O1", lambda r: r["ops"][5].update(layer=r["ops"][4]["layer"]))
+records(
+    "two operations in a layer", errors.GraphError, "rule O1", lambda r: r["ops"][5].update(layer=r["ops"][4]["layer"])
+)
 records("an unknown value", errors.GraphError, "rule C2", lambda r: r["calls"][3].update(ins=[999]))
 records("an unknown function", errors.GraphError, "rule C3", lambda r: r["calls"][3].update(func=999))
 records("an unknown site", errors.GraphError, "rule C3", lambda r: r["calls"][3].update(site=999))
 records("outs of no values", errors.GraphError, "rule C1", lambda r: r["calls"][3].update(outs=["x"]))
 records("outs that are true", errors.GraphError, "rule C1", lambda r: r["calls"][3].update(outs=True))
-records("FLOPs without MACs", errors.GraphError, "rule C5", lambda r: r["calls"][3].update(flops=1) or r["calls"][3].pop("macs", None))
+records(
+    "FLOPs without MACs",
+    errors.GraphError,
+    "rule C5",
+    lambda r: r["calls"][3].update(flops=1) or r["calls"][3].pop("macs", None),
+)
 records("a value made twice", errors.GraphError, "rule V1", lambda r: r["calls"][3].update(outs=r["calls"][2]["outs"]))
 records("a circle of calls", errors.GraphError, "rule V2", lambda r: r["calls"][0].update(ins=[r["calls"][5]["outs"]]))
 records("a call after itself", errors.GraphError, "rule V3", lambda r: r["calls"][4].update(deps=[[0, 4]]))
-records("an output that nothing made", errors.GraphError, "rule V4", lambda r: (r["values"].append(dict(r["values"][0])), r["outputs"][0].update(value=len(r["values"]) - 1)))
+records(
+    "an output that nothing made",
+    errors.GraphError,
+    "rule V4",
+    lambda r: (r["values"].append(dict(r["values"][0])), r["outputs"][0].update(value=len(r["values"]) - 1)),
+)
 records("two models", errors.GraphError, "rule S1", lambda r: r["scopes"][1].update(parent=-1))
 records("modules in a circle", errors.GraphError, "rule S1", lambda r: r["scopes"][1].update(parent=2))
 records("calls of a module misnumbered", errors.GraphError, "rule S1", lambda r: r["scopes"][1].update(call_index=3))
@@ -471,11 +550,25 @@ records("no call of the model", errors.GraphError, "rule C3", lambda r: r.update
 records("a call of no module", errors.GraphError, "rule S2", lambda r: r["scopes"][1].update(address="nowhere"))
 records("a module twice", errors.GraphError, "rule S2", lambda r: r["modules"].append(r["modules"][1]))
 records("no model among the modules", errors.GraphError, "rule S2", lambda r: r["modules"].pop(0))
-records("a parameter twice", errors.GraphError, "rule S3", at_source("param", lambda s: s.update(aliases=[s["address"]])))
-records("a version of a buffer left out", errors.GraphError, "rule S3", at_source("buffer", lambda s: s.update(version=4)))
+records(
+    "a parameter twice", errors.GraphError, "rule S3", at_source("param", lambda s: s.update(aliases=[s["address"]]))
+)
+records(
+    "a version of a buffer left out", errors.GraphError, "rule S3", at_source("buffer", lambda s: s.update(version=4))
+)
 records("halted nowhere", errors.GraphError, "rule O2", lambda r: r["facts"].update(halted=10**6))
-records("a conditional around itself", errors.GraphError, "rule X1", lambda r: r["control_flow"]["conditionals"][0].update(parent=0))
-records("a conditional of no event", errors.GraphError, "rule X1", lambda r: r["control_flow"]["conditionals"][0]["executions"][0]["predicates"][0].update(event=9))
+records(
+    "a conditional around itself",
+    errors.GraphError,
+    "rule X1",
+    lambda r: r["control_flow"]["conditionals"][0].update(parent=0),
+)
+records(
+    "a conditional of no event",
+    errors.GraphError,
+    "rule X1",
+    lambda r: r["control_flow"]["conditionals"][0]["executions"][0]["predicates"][0].update(event=9),
+)
 manifest("other counts", errors.GraphError, "rule M2", lambda m: m["counts"].update(ops=1))
 manifest("another model", errors.GraphError, "rule M1", lambda m: m.update(model="Other"))
 
@@ -484,7 +577,7 @@ manifest("another model", errors.GraphError, "rule M1", lambda m: m.update(model
 def _(at: Path) -> Path:
     folder = sound_folder(at)
     change_header(folder / SHARD, lambda header: header["input_1:1"].update(shape=[4, 2]))
-    named = lambda manifest: next(a for a in manifest["arrays"] if a["name"] == "input_1:1")  # noqa: E731
+    named = lambda manifest: next(a for a in manifest["arrays"] if a["name"] == "input_1:1")
     return change_manifest(folder, lambda manifest: named(manifest).update(shape=[4, 2]))
 
 
@@ -492,7 +585,7 @@ def _(at: Path) -> Path:
 def _(at: Path) -> Path:
     folder = sound_folder(at)
     change_header(folder / SHARD, lambda header: header["input_1:1"].update(dtype="I64"))
-    named = lambda manifest: next(a for a in manifest["arrays"] if a["name"] == "input_1:1")  # noqa: E731
+    named = lambda manifest: next(a for a in manifest["arrays"] if a["name"] == "input_1:1")
     return change_manifest(folder, lambda manifest: named(manifest).update(dtype="int64", storage="I64"))
 
 
@@ -501,7 +594,12 @@ def _(at: Path) -> Path:
     return change_records(sound_folder(at), lambda r: r.update(numbers=[{"value": r["ops"][2]["value"], "number": 1}]))
 
 
-manifest("a guess of how true an array is", errors.SchemaError, "Invalid enum value", first(lambda a: a.update(fidelity="guessed")))
+manifest(
+    "a guess of how true an array is",
+    errors.SchemaError,
+    "Invalid enum value",
+    first(lambda a: a.update(fidelity="guessed")),
+)
 
 # -- names -------------------------------------------------------------------------------------------------------------
 
@@ -513,4 +611,9 @@ PATHS = {
 for what, path in PATHS.items():
     records(f"file name {what}", errors.GraphError, "rule N2", lambda r, path=path: r["files"][0].update(name=path))
 records("a model's name with a line break", errors.GraphError, "rule N1", lambda r: r.update(model="a\nb"))
-records("an operation's name that turns the text", errors.GraphError, "rule N1", lambda r: r["funcs"][0].update(name="\u202eadd"))
+records(
+    "an operation's name that turns the text",
+    errors.GraphError,
+    "rule N1",
+    lambda r: r["funcs"][0].update(name="\u202eadd"),
+)

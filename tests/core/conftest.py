@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
 from torchlens_core.plugins import registry
 from torchlens_core.testing import toy
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array
+
+# The same examples in every run, however busy the machine. To look for new ones: derandomize=False, max_examples=2000.
+settings.register_profile("core", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("core")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ class Block(Module):
 
 
 class Everything(Module):
-    """Nested and shared modules, buffers, a loop, an in-place write, several outputs, an orphan, a read, two results."""
+    """Nested and shared modules, buffers, a loop, a write in place, several outputs, an orphan, a read, two results."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
 from torchlens_core.dtypes import numpy_dtype
 from torchlens_core.file.storage import STORAGE, Array
 from torchlens_core.program import Meta, Program
@@ -48,7 +49,9 @@ def arrays(draw: st.DrawFn, dtype: str | None = None) -> Array:
     elif bits < 8:
         raw = raw & ((1 << bits) - 1)
         if name.startswith("int"):
-            raw = (raw ^ np.uint8(1 << (bits - 1))) - np.uint8(1 << (bits - 1))  # sign bits above, as ml_dtypes has them
+            raw = (raw ^ np.uint8(1 << (bits - 1))) - np.uint8(
+                1 << (bits - 1)
+            )  # sign bits above, as ml_dtypes has them
     return raw.view(logical).reshape(shape)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
 from torchlens_core.file.arguments import Constant, Opaque
 from torchlens_core.location import CodeLocation
 from torchlens_core.op import Op
@@ -24,7 +25,12 @@ def differences(live: Trace, loaded: Trace) -> list[str]:
 
 def _records(live: Trace, loaded: Trace) -> Iterator[str]:
     tables = [lambda t: [t], lambda t: [Op(t, node) for node in range(len(t.graph))], lambda t: list(t.layers)]
-    tables += [lambda t: list(t.modules), lambda t: list(t.module_calls), lambda t: list(t.params), lambda t: list(t.buffers)]
+    tables += [
+        lambda t: list(t.modules),
+        lambda t: list(t.module_calls),
+        lambda t: list(t.params),
+        lambda t: list(t.buffers),
+    ]
     for table in tables:
         here, there = table(live), table(loaded)
         if len(here) != len(there):
@@ -107,4 +113,3 @@ def _named(live: Trace, value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, np.ndarray):
         return sorted(map(repr, value))
     return "opaque"
-

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from torchlens_core.testing.toy_framework import Array, Module, add_, relu, setitem, zeros
 from torchlens_core.testing.toy_layers import RunningMean, Sequential
 from torchlens_core.tracing import trace

@@ -7,10 +7,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
 from torchlens_core.errors import CaptureWarning
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import (
-    Array, Module, add, add_, concat, dropout, identity, linear, mul, relu, setitem, split, zeros
+    Array,
+    Module,
+    add,
+    add_,
+    concat,
+    dropout,
+    identity,
+    linear,
+    mul,
+    relu,
+    setitem,
+    split,
+    zeros,
 )  # fmt: skip
 from torchlens_core.testing.toy_layers import Identity, Linear, Sequential
 from torchlens_core.tracing import trace
@@ -29,7 +42,10 @@ class TestPositions:
         weight = Array(np.eye(4))
         made = trace(lambda x, w: linear(x, bias=relu(x)[0], weight=w), [x, weight])
         op = made["linear_1"]
-        assert op.parent_arg_positions == {"args": {0: "input_1"}, "kwargs": {"bias": "getitem_1_2", "weight": "input_2"}}
+        assert op.parent_arg_positions == {
+            "args": {0: "input_1"},
+            "kwargs": {"bias": "getitem_1_2", "weight": "input_2"},
+        }
         assert op.parents == ["input_1", "getitem_1_2", "input_2"]
 
     def test_inside_containers(self, x: Array) -> None:

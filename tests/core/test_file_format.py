@@ -11,11 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torchlens_core import errors
-from torchlens_core.file import inspect, load, save, schema, verify
-from torchlens_core.file.arguments import _TAGS
-from torchlens_core.file.rules import RULES
-from torchlens_core.file.storage import STORAGE
 
 from tests.core.bad_trace_files import BAD
 from tests.core.same_trace import differences
@@ -28,6 +23,11 @@ from tests.core.trace_files import (
     sound_file,
     sound_folder,
 )
+from torchlens_core import errors
+from torchlens_core.file import inspect, load, save, schema, verify
+from torchlens_core.file.arguments import _TAGS
+from torchlens_core.file.rules import RULES
+from torchlens_core.file.storage import STORAGE
 
 FORMAT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 
@@ -153,7 +153,10 @@ def test_m09_only_fields_that_are_not_needed_may_be_marked(tmp_path: Path) -> No
 def test_m10_versions_and_features() -> None:
     refused(errors.VersionTooNew, "manifest: newer")
     refused(errors.FeatureUnknown, "manifest: a feature")
-    refused(errors.SchemaError, *(f"manifest: {what}" for what in ("version 0", "version as text", "version 1.5", "version true")))
+    refused(
+        errors.SchemaError,
+        *(f"manifest: {what}" for what in ("version 0", "version as text", "version 1.5", "version true")),
+    )
 
 
 def test_m11_headers_follow_from_the_manifest() -> None:
@@ -191,7 +194,9 @@ def test_m14_arrays_are_called_by_their_labels(tmp_path: Path) -> None:
     for op in live:
         if not op.is_output:
             assert named[op.label] == live.graph.vids[op.raw_index]
-    assert {array.name for array in arrays if array.role == "constant"} == {f"constant.{v}" for v in live.program.constants}
+    assert {array.name for array in arrays if array.role == "constant"} == {
+        f"constant.{v}" for v in live.program.constants
+    }
     refused(errors.SchemaError, "manifest: a name twice", "manifest: a value twice", "manifest: a name of its own")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torchlens_core.errors import TraceFileError
-from torchlens_core.file import load, verify
 
 from tests.core.bad_trace_files import BAD, Bad
+from torchlens_core.errors import TraceFileError
+from torchlens_core.file import load, verify
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.core.random_traces import arguments, arrays, traces
+from tests.core.same_trace import differences
+from tests.core.trace_files import Everything, some_trace
 from torchlens_core.errors import ReplayError, ValueNotSaved
 from torchlens_core.file import inspect, load, save, verify
 from torchlens_core.file.arguments import Constant, Decoder, Encoder, Opaque
@@ -20,10 +24,6 @@ from torchlens_core.selectors import func
 from torchlens_core.testing import toy_framework as toy
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
-
-from tests.core.random_traces import arguments, arrays, traces
-from tests.core.same_trace import differences
-from tests.core.trace_files import Everything, some_trace
 
 FORMS = ["trace", "trace.safetensors"]
 
@@ -70,7 +70,9 @@ def test_load_gives_what_was_saved(what: str, form: str, tmp_path: Path) -> None
 def test_a_loaded_trace_saved_again_is_the_same_file(form: str, tmp_path: Path) -> None:
     save(some_trace(), tmp_path / "first")
     save(load(tmp_path / "first"), tmp_path / "second")
-    first, second = (json.loads((tmp_path / f"{name}.tlspec" / "records.json").read_bytes()) for name in ("first", "second"))
+    first, second = (
+        json.loads((tmp_path / f"{name}.tlspec" / "records.json").read_bytes()) for name in ("first", "second")
+    )
     assert first.pop("id") != second.pop("id")
     assert first == second
 
@@ -111,7 +113,9 @@ def test_with_a_backend_values_and_functions_are_the_framework_s(tmp_path: Path)
     loaded = load(tmp_path / "trace", backend="toy")
     assert type(loaded["relu_1"].out) is toy.Array
     assert differences(live, loaded) == []
-    assert type(loaded.program.constants[live.program.sources[0].vid if 0 in live.program.constants else 8]) is toy.Array
+    assert (
+        type(loaded.program.constants[live.program.sources[0].vid if 0 in live.program.constants else 8]) is toy.Array
+    )
     row = loaded.program.rows[loaded["relu_1"].func_call_id]
     assert np.array_equal(row.func.func(loaded[loaded["relu_1"].parents[0]].out).data, live["relu_1"].numpy())
 
@@ -179,7 +183,9 @@ def test_arguments_come_back(value: Any) -> None:
     assert repr(Decoder().decode(encoded)) == repr(value)
 
 
-@pytest.mark.parametrize("value", [np.float32(0.1), np.int64(-3), np.bool_(True), np.float64("nan"), np.complex64(1 + 2j)])
+@pytest.mark.parametrize(
+    "value", [np.float32(0.1), np.int64(-3), np.bool_(True), np.float64("nan"), np.complex64(1 + 2j)]
+)
 def test_numpy_scalars_come_back(value: Any) -> None:
     back = Decoder().decode(Encoder(lambda value: None).encode(value))
     assert type(back) is type(value)
@@ -188,7 +194,10 @@ def test_numpy_scalars_come_back(value: Any) -> None:
 
 def test_arrays_in_arguments_are_numbered_as_they_come() -> None:
     encoder = Encoder(lambda value: None)
-    assert encoder.encode((HOLE, [HOLE, slice(HOLE, 2)])) == [{"$a": 0}, {"$list": [{"$a": 1}, {"$slice": [{"$a": 2}, 2, None]}]}]
+    assert encoder.encode((HOLE, [HOLE, slice(HOLE, 2)])) == [
+        {"$a": 0},
+        {"$list": [{"$a": 1}, {"$slice": [{"$a": 2}, 2, None]}]},
+    ]
     assert encoder.holes == 3
 
 

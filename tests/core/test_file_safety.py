@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchlens_core.errors import LimitExceeded, TraceFileError
-from torchlens_core.file import Limits, inspect, load, save, verify
 
 from tests.core.same_trace import differences
 from tests.core.trace_files import Json, change_records, some_trace, sound_bytes, sound_file, sound_folder
+from torchlens_core.errors import LimitExceeded, TraceFileError
+from torchlens_core.file import Limits, inspect, load, save, verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def mutated(data: bytes, steps: list[tuple[str, float, int, int]]) -> bytes:
         elif what == "insert":
             made[at:at] = bytes([byte]) * length
         else:
-            made[at : at + length] = made[: length]
+            made[at : at + length] = made[:length]
     return bytes(made)
 
 
@@ -208,7 +208,11 @@ print("bounded")
 
 def test_damage_takes_bounded_time_and_memory(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", BOUNDED, str(sound_file(tmp_path))], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", BOUNDED, str(sound_file(tmp_path))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.stdout == "bounded\n", done.stderr
 
@@ -265,7 +269,9 @@ def test_no_framework_is_needed(tmp_path: Path) -> None:
         "print(trace.num_ops)\n"
     )
     path = save(some_trace(), tmp_path / "trace")
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.stdout == "26\n", done.stderr
 
 

@@ -16,6 +16,10 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.core.random_traces import Kept
+from tests.core.same_trace import differences
+from tests.core.trace_files import read_json, some_trace, sound_folder
 from torchlens_core.dtypes import numpy_dtype
 from torchlens_core.errors import SaveError, SaveWarning, TraceFileMissing, Truncated
 from torchlens_core.file import inspect, load, save, verify, write
@@ -27,10 +31,6 @@ from torchlens_core.testing import toy_framework as toy
 from torchlens_core.testing.tape import Tape
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
-
-from tests.core.random_traces import Kept
-from tests.core.same_trace import differences
-from tests.core.trace_files import read_json, some_trace, sound_folder
 
 FORMS = ["trace", "trace.safetensors"]
 
@@ -322,7 +322,12 @@ def test_every_type_is_stored_as_the_format_says(dtype: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("form", FORMS)
 def test_inspect_prints_what_there_is(form: str, tmp_path: Path) -> None:
     shown = str(inspect(save(some_trace(), tmp_path / form)))
-    for part in ("Model: Everything, run by toy 1.0", "Format: version 1", "35 ops of 26 calls in 31 layers", "Left out: rng"):
+    for part in (
+        "Model: Everything, run by toy 1.0",
+        "Format: version 1",
+        "35 ops of 26 calls in 31 layers",
+        "Left out: rng",
+    ):
         assert part in shown
     assert "| linear_3_13:2 | (2, 4) | float64 | F64       | 64 B |" in shown
 

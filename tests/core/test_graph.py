@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from torchlens_core.graph import Kind
 from torchlens_core.testing.tape import Tape
 from torchlens_core.trace import Trace

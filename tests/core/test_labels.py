@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from torchlens_core.selectors import LABEL_PATTERN
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, add_, concat, relu, split

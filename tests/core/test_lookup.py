@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.core.example_models import Everything, Plain
 from torchlens_core.errors import AmbiguousLabel, LabelError, MultiPassError, SelectorError, ValueNotSaved
 from torchlens_core.layer import Layer
 from torchlens_core.module import Module as ModuleRecord
@@ -18,8 +20,6 @@ from torchlens_core.testing.toy_framework import Array, Module, relu, split
 from torchlens_core.testing.toy_layers import Linear, Sequential
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
-
-from tests.core.example_models import Everything, Plain
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ class TestErrors:
         assert str(raised.value).startswith("Nothing here is called 'no such thing'. Names are labels")
 
     def test_a_part_that_several_labels_have_lists_them(self, plain: Trace) -> None:
-        with pytest.raises(AmbiguousLabel, match="'linear' could be any of 2: 'linear_1_1', 'linear_2_3'. Say which"):
+        with pytest.raises(AmbiguousLabel, match=r"'linear' could be any of 2: 'linear_1_1', 'linear_2_3'\. Say which"):
             plain["linear"]
 
     def test_a_long_list_is_cut(self, tape: Tape) -> None:

@@ -104,7 +104,7 @@ def test_a_default_whose_repr_fails_costs_only_the_signature():
             raise RuntimeError("no")
 
     class Odd(Base):
-        def forward(self, x=Bad()):  # noqa: B008
+        def forward(self, x=Bad()):
             pass
 
     assert facts(Odd)["forward_signature"] is None

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.core.example_models import Block, Everything, Plain
 from torchlens_core.errors import LabelError
 from torchlens_core.selectors import in_module, module
 from torchlens_core.testing.toy_framework import Array, Module, identity, relu, split
 from torchlens_core.testing.toy_layers import Dropout, Linear, ReLU, Sequential
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
-
-from tests.core.example_models import Block, Everything, Plain
 
 
 @pytest.fixture
@@ -71,7 +71,11 @@ class TestTree:
     def test_children(self, made: Trace) -> None:
         assert made.modules["self"].children == ["norm", "mid", "cell", "act"]
         assert made.modules["mid"].children == ["mid.layers.0", "mid.layers.1"]
-        assert made.modules["mid.layers.0"].children == ["mid.layers.0.first", "mid.layers.0.act", "mid.layers.0.second"]
+        assert made.modules["mid.layers.0"].children == [
+            "mid.layers.0.first",
+            "mid.layers.0.act",
+            "mid.layers.0.second",
+        ]
 
     def test_what_ran_inside(self, made: Trace) -> None:
         record = made.modules["mid.layers.0"]
@@ -89,9 +93,9 @@ class TestTree:
         assert made.modules["cell"].output_ops == [f"linear_5_18:{number}" for number in (1, 2, 3)]
 
     def test_an_unknown_address_comes_with_the_nearest(self, made: Trace) -> None:
-        with pytest.raises(LabelError, match="No module is called 'mid.layer.0'.*Did you mean 'mid.layers.0'"):
+        with pytest.raises(LabelError, match=r"No module is called 'mid.layer.0'.*Did you mean 'mid.layers.0'"):
             made.modules["mid.layer.0"]
-        with pytest.raises(LabelError, match="No module call is labelled 'act:9'.*Did you mean 'act:"):
+        with pytest.raises(LabelError, match=r"No module call is labelled 'act:9'.*Did you mean 'act:"):
             made.modules.call("act:9")
 
 

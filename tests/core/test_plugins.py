@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.core.example_models import Plain
 from torchlens_core import plugins
 from torchlens_core.backend import not_implemented
 from torchlens_core.cost_rules.query import Cost, CostQuery
@@ -19,8 +21,6 @@ from torchlens_core.testing import toy
 from torchlens_core.testing.toy import ToyBackend
 from torchlens_core.testing.toy_framework import Array, relu
 from torchlens_core.tracing import trace
-
-from tests.core.example_models import Plain
 
 
 @pytest.fixture
@@ -112,7 +112,9 @@ class TestHooks:
         assert not registry.manager.is_registered(stranger)
 
     def test_what_is_registered_has_to_be_a_backend(self, registry: Registry) -> None:
-        with pytest.raises(BackendError, match=r"made-up registers <class '.*Other'> as a backend, which is no Backend"):
+        with pytest.raises(
+            BackendError, match=r"made-up registers <class '.*Other'> as a backend, which is no Backend"
+        ):
             registry.add(bring(Other))
 
 
@@ -125,7 +127,9 @@ class TestLoading:
         assert str(info) == "toy: torchlens-toy 1.2, framework 1.0"
 
     def test_a_broken_plugin_warns_by_name_and_harms_no_other(self, monkeypatch: pytest.MonkeyPatch, x: Array) -> None:
-        with pytest.warns(PluginWarning, match=r"plugin 'stranger' \(torchlens-stranger\) could not be loaded: ImportError"):
+        with pytest.warns(
+            PluginWarning, match=r"plugin 'stranger' \(torchlens-stranger\) could not be loaded: ImportError"
+        ):
             made = installed(monkeypatch, Entry("stranger", broken), Entry("toy", lambda: toy))
         assert list(made.backends) == ["toy"]
         assert [str(info) for info in made.list()][1] == (
@@ -151,7 +155,9 @@ class TestLoading:
 
     def test_of_two_backends_of_one_name_the_first_stays(self, registry: Registry) -> None:
         first = registry.backends["toy"]
-        with pytest.warns(PluginWarning, match="Two plugins bring a backend 'toy': toy-plugin, which stays, and made-up"):
+        with pytest.warns(
+            PluginWarning, match="Two plugins bring a backend 'toy': toy-plugin, which stays, and made-up"
+        ):
             registry.add(bring(ToyBackend()))
         assert registry.backends["toy"] is first
 
@@ -169,7 +175,9 @@ class TestChoosing:
 
     def test_two_frameworks_at_once_are_an_error_that_names_them(self, registry: Registry) -> None:
         registry.add(bring(Other()))
-        with pytest.raises(BackendError, match=r"belong to several frameworks: \['other', 'toy'\]. Say which: backend="):
+        with pytest.raises(
+            BackendError, match=r"belong to several frameworks: \['other', 'toy'\]. Say which: backend="
+        ):
             choose_backend(Plain(), ["other"])
 
     def test_backend_says_which(self, registry: Registry, x: Array) -> None:
@@ -178,11 +186,15 @@ class TestChoosing:
         assert trace(lambda x, word: relu(x), [x, "other"], backend="other").backend_name == "other"
 
     def test_an_unknown_name_comes_with_the_nearest(self, registry: Registry, x: Array) -> None:
-        with pytest.raises(BackendMissing, match=r"No backend 'toi' is installed; there are \['toy'\]. Did you mean 'toy'"):
+        with pytest.raises(
+            BackendMissing, match=r"No backend 'toi' is installed; there are \['toy'\]. Did you mean 'toy'"
+        ):
             trace(relu, x, backend="toi")
 
     def test_nothing_that_anybody_knows(self, registry: Registry) -> None:
-        with pytest.raises(BackendError, match=r"No backend recognises builtin_function_or_method with arguments \['list', 'int'\]"):
+        with pytest.raises(
+            BackendError, match=r"No backend recognises builtin_function_or_method with arguments \['list', 'int'\]"
+        ):
             choose_backend(len, [[1], 3])
 
     def test_one_that_fails_to_tell_harms_no_other(self, registry: Registry) -> None:
@@ -209,7 +221,9 @@ class TestChoosing:
         registry.add(bring(Missing()))
         with pytest.raises(BackendMissing, match="pip install otherwise"):
             get_backend("missing")
-        assert [str(info) for info in backends()][1] == "missing: made-up , framework not installed (needs otherwise>=2)"
+        assert [str(info) for info in backends()][
+            1
+        ] == "missing: made-up , framework not installed (needs otherwise>=2)"
 
     def test_the_only_backends_missing_framework_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Missing(Other):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from torchlens_core.recurrence import group, is_recurrent
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, Module, Parameter, linear, mul, relu, sin, tanh

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+
 from torchlens_core import recurrence
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, relu, tanh
@@ -16,7 +18,7 @@ from torchlens_core.tracing import trace
 
 
 def chain(rows: int) -> Tape:
-    """One input and ``rows`` operations, half of them in a loop body of ten, some with two parents and outputs."""
+    """One input and ``rows`` operations with two parents each, half of them at one of ten places."""
     tape = Tape()
     x = y = tape.input()
     for number in range(rows):
@@ -61,12 +63,13 @@ def test_100_000_ops_are_labelled_and_indexed(large: Trace) -> None:
     assert large.num_ops == 100_000
     assert large.num_layers == 50_020
     assert large.num_edges == 200_000
-    assert large["relu_1_1:5000"].pass_index == 5_000
-    assert large[-1].parents == [large[100_000].layer_label if large[100_000].num_passes == 1 else large[100_000].label]
+    assert large["relu_1_1"].num_passes == 1_667  # every sixtieth
+    assert large["relu_1_1:1667"].step_index == 60 * 1_666 + 1
+    assert large[-1].parent_ops() == [large[100_000]]
 
 
 def test_the_work_grows_with_the_number_of_ops() -> None:
-    small, big = (calls_of(lambda made=chain(rows).trace(): label_and_index(made)) for rows in (1_000, 8_000))
+    small, big = (calls_of(partial(label_and_index, chain(rows).trace())) for rows in (1_000, 8_000))
     assert big < 8.5 * small
 
 

@@ -7,17 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.core.example_models import Everything, Plain
 from torchlens_core.errors import SelectorError, SelectorWarning, ValueNotSaved
 from torchlens_core.plan import keep
+from torchlens_core.plucking import pluck
 from torchlens_core.selectors import (
-    Selector, contains, followed_by, func, in_module, label, module, output, preceded_by, regex, where
+    Selector,
+    contains,
+    followed_by,
+    func,
+    in_module,
+    label,
+    module,
+    output,
+    preceded_by,
+    regex,
+    where,
 )  # fmt: skip
 from torchlens_core.testing.toy_framework import Array, Module, relu, sort, split, tanh
 from torchlens_core.testing.toy_layers import Linear, ReLU, Sequential
 from torchlens_core.trace import Trace
-from torchlens_core.tracing import pluck, sites, trace
-
-from tests.core.example_models import Everything, Plain
+from torchlens_core.tracing import sites, trace
 
 
 @pytest.fixture
@@ -58,7 +69,7 @@ EACH: dict[str, tuple[Selector, list[str]]] = {
     "contains": (contains("TANH"), ["tanh_1_25"]),
     "regex": (regex(r"^(gt|sum)_"), ["sum_1_23", "gt_1_24"]),
     "where, a value": (where(lambda op: op.type == "tanh" and op.out.shape == (2, 2)), ["tanh_1_25"]),
-    "where, a shape": (where(lambda op: op.shape == ()), ["buffer_2", "add_2_5", "buffer_4", "sum_1_23", "gt_1_24"]),
+    "where, a shape": (where(lambda op: op.shape == ()), ["buffer_3", "add_2_5", "buffer_4", "sum_1_23", "gt_1_24"]),
     "where, a label": (where(lambda op: op.layer_label == "mul_3_15"), ["mul_3_15"]),
     "where, modules": (where(lambda op: op.modules == ["cell:2"]), ["linear_5_18:2"]),
     "where, the future": (where(lambda op: op.num_passes == 3 and op.type == "relu"),
@@ -98,7 +109,10 @@ class TestEach:
 
 class TestAlgebra:
     def test_repr_says_how_it_is_made(self) -> None:
-        assert repr(func("relu") & ~in_module("a") | label("relu_1")) == "((func('relu') & ~in_module('a')) | label('relu_1'))"
+        assert (
+            repr(func("relu") & ~in_module("a") | label("relu_1"))
+            == "((func('relu') & ~in_module('a')) | label('relu_1'))"
+        )
         assert repr(func("topk", output=1).nth(2)) == "func('topk', output=1).nth(2)"
         assert repr(preceded_by(module("a")) | followed_by(output("values"))) == (
             "(preceded_by(module('a')) | followed_by(output('values')))"
@@ -116,7 +130,9 @@ class TestAlgebra:
 
     @pytest.mark.parametrize("other", [True, "relu", len, None])
     def test_combines_with_selectors_only(self, other: Any) -> None:
-        with pytest.raises(SelectorError, match=r"Selectors combine with selectors; got .* Wrap a function in tl.where"):
+        with pytest.raises(
+            SelectorError, match=r"Selectors combine with selectors; got .* Wrap a function in tl.where"
+        ):
             func("relu") & other
         with pytest.raises(SelectorError):
             func("relu") | other
@@ -253,7 +269,11 @@ class TestKeep:
         assert made["relu_1"].shape == (2, 4)
 
     def test_the_result_of_a_transform_is_no_op(self, x: Array) -> None:
-        assert [op.type for op in trace(Plain(), x, save=keep(transform=tanh)).compute_ops] == ["linear", "relu", "linear"]
+        assert [op.type for op in trace(Plain(), x, save=keep(transform=tanh)).compute_ops] == [
+            "linear",
+            "relu",
+            "linear",
+        ]
 
     def test_a_transform_may_give_anything(self, x: Array) -> None:
         model = Plain()
@@ -339,7 +359,7 @@ class TestLookback:
         assert [op.label for op in made.saved_ops] == ["tanh_1_1:1"]
 
     def test_the_policy_is_the_only_one(self, x: Array) -> None:
-        with pytest.raises(ValueError, match="'detached_raw'.*got 'metadata_only'"):
+        with pytest.raises(ValueError, match=r"'detached_raw'.*got 'metadata_only'"):
             trace(Plain(), x, lookback_payload_policy="metadata_only")  # type: ignore[arg-type]
 
 

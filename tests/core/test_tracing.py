@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.core.example_models import Block, Everything, Plain
 from torchlens_core.errors import BackendError, NestedTraceError, NothingCaptured, TorchLensError
-from torchlens_core.selectors import func
 from torchlens_core.testing.toy_framework import (
-    Array, Module, add_, dropout, generator_state, rand, relu, tanh, watcher_here
+    Array,
+    Module,
+    add_,
+    dropout,
+    generator_state,
+    rand,
+    relu,
+    tanh,
+    watcher_here,
 )  # fmt: skip
 from torchlens_core.testing.toy_layers import Linear
 from torchlens_core.trace import Trace
 from torchlens_core.tracing import make_call, trace
 from torchlens_core.validate import validate
-
-from tests.core.example_models import Block, Everything, Plain
 
 
 def addresses(made: Trace) -> list[str]:
@@ -188,7 +195,9 @@ class TestNothingCaptured:
         def numbers(x: Array) -> Any:
             return 3
 
-        with pytest.raises(NothingCaptured, match=r"numbers ran and returned int, and not one operation of toy was seen"):
+        with pytest.raises(
+            NothingCaptured, match=r"numbers ran and returned int, and not one operation of toy was seen"
+        ):
             trace(numbers, x)
 
     def test_a_halt_at_the_input_is_none(self, x: Array) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchlens_core.file import save
 
+from torchlens_core.file import save
 from torchlens_core.testing.toy_framework import Array, Module, add, sort, split, tanh, zeros
 from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
 from torchlens_core.trace import Trace
@@ -134,4 +134,3 @@ def flip(path: Path, byte: int, bit: int = 0) -> None:
     data = bytearray(path.read_bytes())
     data[byte] ^= 1 << bit
     path.write_bytes(data)
-

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torchlens as tl
 from torch import Tensor, nn
+
+import torchlens as tl
+from tests.torch.oracle import Oracle, assert_same_values, recorded_values, same
+from tests.torch.witness import Witness
 from torchlens_core.backend import Call
 from torchlens_torch.backend import argument_leaves
 from torchlens_torch.state import discover
-
-from tests.torch.oracle import Oracle, assert_same_values, recorded_values, same
-from tests.torch.witness import Witness
 
 
 class Setup(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
+
 from torchlens_torch import modules, patches
 
 torch.set_num_threads(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
 from torchlens_core.program import walk_outs
 from torchlens_torch.functions import describe
 

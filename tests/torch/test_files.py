@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchlens as tl
 from torch import Tensor, nn
+
+import torchlens as tl
+from examples.alexnet import AlexNet
+from tests.core.same_trace import differences
 from torchlens_core.file.decode import NotReplayable
 from torchlens_core.plugins import get_backend
 from torchlens_core.replay import Replay
 from torchlens_torch.functions import describe
 from torchlens_torch.resolving import resolve
-
-from examples.alexnet import AlexNet
-from tests.core.same_trace import differences
 
 ROOT = Path(__file__).parents[2]
 FORMS = ["trace", "trace.safetensors"]
@@ -120,7 +120,9 @@ def test_with_the_backend_values_are_tensors_and_constants_are_torch_s(name: str
                            there.out.view(torch.uint8) if there.out.element_size() == 1 else there.out)  # fmt: skip
         assert not isinstance(there.func, NotReplayable)
     for here, there in zip(live.program.rows, loaded.program.rows, strict=True):
-        assert (here.args, dict(here.kwargs)) == (there.args, dict(there.kwargs)), "dtypes and devices are objects again"
+        assert (here.args, dict(here.kwargs)) == (there.args, dict(there.kwargs)), (
+            "dtypes and devices are objects again"
+        )
 
 
 @pytest.mark.parametrize("name", ["alexnet", "loop", "branch", "arguments", "attention", "lstm"])
@@ -185,7 +187,9 @@ def test_arrays_without_data_are_listed_as_not_stored(tmp_path: Path) -> None:
 
 
 def test_quantised_arrays_are_stored_dequantised_and_say_so(tmp_path: Path) -> None:
-    live = tl.trace(lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.qint8).dequantize() * 2, torch.tensor([0.4, 1.2]))
+    live = tl.trace(
+        lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.qint8).dequantize() * 2, torch.tensor([0.4, 1.2])
+    )
     tl.save(live, tmp_path / "trace")
     loaded = tl.load(tmp_path / "trace")
     quantised = next(op for op in loaded if op.dtype == "qint8")
@@ -210,7 +214,9 @@ def test_a_value_that_was_overwritten_since_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("view", [lambda t: t.T, lambda t: t[::2, 1:], lambda t: t.expand(2, 4, 6), lambda t: t.to_sparse()])
+@pytest.mark.parametrize(
+    "view", [lambda t: t.T, lambda t: t[::2, 1:], lambda t: t.expand(2, 4, 6), lambda t: t.to_sparse()]
+)
 def test_views_and_sparse_arrays_come_back(view: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     live = tl.trace(view, torch.arange(24.0).reshape(4, 6) % 5)
     tl.save(live, tmp_path / "trace")
@@ -253,7 +259,9 @@ def test_files_can_ask_for_operations_alone(path: str) -> None:
     assert resolve(path) is None
 
 
-@pytest.mark.parametrize("kind, name", [("dtype", "_dynamo"), ("dtype", "Tensor"), ("device", "os.system"), ("layout", "x"), ("", "")])
+@pytest.mark.parametrize(
+    "kind, name", [("dtype", "_dynamo"), ("dtype", "Tensor"), ("device", "os.system"), ("layout", "x"), ("", "")]
+)
 def test_files_can_ask_for_constants_alone(kind: str, name: str) -> None:
     before = set(sys.modules)
     with pytest.raises(ValueError, match="."):

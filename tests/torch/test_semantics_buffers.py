@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-import torchlens as tl
 from torch import Tensor, nn
 
+import torchlens as tl
 from tests.torch.cases import Case, Model, Table, graph, traced, x
 
 TABLE = Table()
@@ -52,14 +52,14 @@ def read_several_times() -> Any:
 @TABLE("""
     input_1 = input.input
     add_1_1 <- buffer_1
-    batchnorm_1_2 <- input_1, buffer_2, buffer_3
+    batchnorm_1_2 <- input_1, buffer_3, buffer_4
     output_1 = output <- batchnorm_1_2
-    buffer_2 = running_mean v1
+    buffer_3 = running_mean v1
     buffer_5 = running_mean v2 <- batchnorm_1_2
-    buffer_3 = running_var v1
+    buffer_4 = running_var v1
     buffer_6 = running_var v2 <- batchnorm_1_2
     buffer_1 = num_batches_tracked v1
-    buffer_4 = num_batches_tracked v2 <- add_1_1
+    buffer_2 = num_batches_tracked v2 <- add_1_1
 """)
 def batch_norm_in_training() -> Any:
     return nn.BatchNorm1d(4), x()
@@ -79,18 +79,18 @@ def batch_norm_in_eval_mode() -> Any:
 @TABLE("""
     input_1 = input.x
     add_1_1:1 <- buffer_1
-    batchnorm_1_2:1 <- input_1, buffer_2, buffer_3
-    add_1_1:2 <- buffer_4
+    batchnorm_1_2:1 <- input_1, buffer_3, buffer_4
+    add_1_1:2 <- buffer_2
     batchnorm_1_2:2 <- batchnorm_1_2:1, buffer_5, buffer_6
     output_1 = output <- batchnorm_1_2:2
-    buffer_2 = bn.running_mean v1
+    buffer_3 = bn.running_mean v1
     buffer_5 = bn.running_mean v2 <- batchnorm_1_2:1
     buffer_8 = bn.running_mean v3 <- batchnorm_1_2:2
-    buffer_3 = bn.running_var v1
+    buffer_4 = bn.running_var v1
     buffer_6 = bn.running_var v2 <- batchnorm_1_2:1
     buffer_9 = bn.running_var v3 <- batchnorm_1_2:2
     buffer_1 = bn.num_batches_tracked v1
-    buffer_4 = bn.num_batches_tracked v2 <- add_1_1:1
+    buffer_2 = bn.num_batches_tracked v2 <- add_1_1:1
     buffer_7 = bn.num_batches_tracked v3 <- add_1_1:2
 """)
 def batch_norm_called_twice() -> Any:

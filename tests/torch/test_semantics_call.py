@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchlens as tl
 from torch import Tensor, nn
-from torchlens_core.errors import BackendError, CaptureWarning, SelectorError
 
+import torchlens as tl
 from tests.torch.cases import Model, assert_same_state, graph, setup, state_of, traced, x
+from torchlens_core.errors import BackendError, CaptureWarning, SelectorError
 
 FC = nn.Linear(4, 4)
 HALF = torch.full((4,), 0.5)
@@ -312,7 +312,7 @@ class Config:
 CONSTANTS: dict[str, Any] = {
     "a global": lambda: (lambda x: x * HALF, x()),
     "a closure": lambda: (lambda half: lambda x: x * half)(torch.full((4,), 0.5)),
-    "a default": lambda: (lambda x, half=torch.full((4,), 0.5): x * half),  # noqa: B008
+    "a default": lambda: (lambda x, half=torch.full((4,), 0.5): x * half),
     "an attribute of the module": lambda: _with_attribute("half", torch.full((4,), 0.5)),
     "in a list of the module": lambda: _with_attribute("halves", [torch.full((4,), 0.5)]),
     "an attribute of an object": lambda: Plain().encode,

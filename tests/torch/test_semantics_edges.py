@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import torchlens as tl
 from torch import Tensor, nn
 
+import torchlens as tl
 from tests.torch.cases import Case, Model, Table, graph, traced, x
 
 TABLE = Table()

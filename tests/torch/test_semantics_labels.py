@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import torchlens as tl
 from torch import Tensor, nn
-from torchlens_core.errors import AmbiguousLabel, LabelError, MultiPassError, SelectorError, SelectorWarning
 
+import torchlens as tl
 from tests.torch.cases import Model, traced, x
+from torchlens_core.errors import AmbiguousLabel, LabelError, MultiPassError, SelectorError, SelectorWarning
 
 # -- types -------------------------------------------------------------------------------------------------------------
 

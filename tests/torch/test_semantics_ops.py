@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections import OrderedDict, namedtuple
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchlens as tl
 from torch import Tensor, nn
-from torchlens_core.errors import CaptureWarning
 
+import torchlens as tl
 from tests.torch.cases import Case, Model, Setup, Table, graph, traced, x
 
 TABLE = Table()
@@ -552,3 +549,101 @@ def a_model_that_returns_its_input() -> Any:
 """)
 def type_conversions_that_convert() -> Any:
     return lambda x: x.double().half().to(torch.float32).cpu().type_as(x), x()
+
+
+# -- what an Op knows --------------------------------------------------------------------------------------------------
+
+
+def test_outputs_of_one_call_share_its_id() -> None:
+    trace = traced(operations_with_several_outputs)
+    left, right = trace["chunk_1"], trace["chunk_2"]
+    assert left.func_call_id == right.func_call_id != trace["max_1"].func_call_id
+    assert [(op.output_index, op.in_multi_output, op.container_path) for op in (left, right)] == [
+        (0, True, (0,)), (1, True, (1,)),
+    ]  # fmt: skip
+    assert [trace[name].output_name for name in ("max_1", "max_2")] == ["values", "indices"]
+    assert trace[tl.func("max") & tl.output("indices")].label == "max_2_4:1"
+    assert trace[tl.func("chunk", output=1)].label == "chunk_2_2:1"
+    assert trace["add_1"].in_multi_output is False
+
+
+def test_sources_and_sinks() -> None:
+    trace = traced(arrays_made_inside)
+    inside = [op.layer_label for op in trace.compute_ops if op.is_internal_source]
+    assert inside == ["arange_1_1", "zeros_1_4", "tensor_1_6", "rand_1_8"]
+    assert trace["mul_1"].has_input_ancestor is False
+    assert trace["add_1"].has_input_ancestor is True
+    sink = traced(what_reaches_no_output_stays_where_it_comes_from_an_input)
+    assert [op.layer_label for op in sink.compute_ops if op.is_internal_sink] == ["mean_1_1"]
+
+
+def test_orphans_are_kept_apart() -> None:
+    trace = traced(orphans_are_numbered_and_hidden)
+    assert [op.layer_label for op in trace.orphans] == ["ones_1_1", "sum_1_2"]
+    assert (trace.num_ops, trace.num_edges, len(trace)) == (1, 2, 3)
+    assert trace["sum_1_2"].is_orphan
+    shown = traced(orphans_are_numbered_and_hidden, keep_orphans=True)
+    assert (shown.num_ops, shown.num_edges, len(shown)) == (3, 3, 5)
+
+
+READS: dict[str, tuple[Any, Any]] = {
+    "bool": (lambda y: bool(y), "bool"),
+    "if": (lambda y: 1 if y else 0, "bool"),
+    "not": (lambda y: not y, "bool"),
+    "int": (lambda y: int(y), "int"),
+    "float": (lambda y: float(y), "float"),
+    "item": (lambda y: y.item(), "item"),
+    "tolist": (lambda y: y.tolist(), "tolist"),
+    "index": (lambda y: [1, 2, 3][y.long()], "index"),
+    "range": (lambda y: list(range(y.long())), "index"),
+    "is_nonzero": (lambda y: torch.is_nonzero(y), "bool"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_an_array_read_as_a_python_value_is_an_event_and_no_op(name: str) -> None:
+    read, kind = READS[name]
+
+    def make() -> Any:
+        def forward(x: Tensor) -> Tensor:
+            y = x.sum()
+            read(y)
+            return x + 1
+
+        return forward, torch.ones(2)
+
+    trace = traced(make)
+    (event,) = trace.program.events
+    assert event.kind == kind
+    assert event.value is True if kind == "bool" else event.value == 2
+    assert trace.graph.node_of[event.vid] in (trace["sum_1"].raw_index, trace["sum_1"].raw_index + 1)
+    assert {op.type for op in trace.compute_ops} <= {"sum", "to", "long", "add"}
+
+
+def test_numbers_given_to_an_operation() -> None:
+    trace = traced(numbers_and_closed_over_arrays_are_arguments)
+    op = trace["add_1"]
+    assert [str(value) for value in op.args] == ["<array>", "<array>"]
+    assert dict(op.kwargs) == {"alpha": 2}
+    assert trace["mul_1"].args[1] == 3.5
+
+
+def test_a_view_of_the_transformer_block_by_modules() -> None:
+    trace = traced(transformer_encoder_layer_in_eval_mode)
+    assert trace["scaleddotproductattention_1"].modules == ["self_attn:1"]
+    assert trace["linear_1"].param_addresses == ["self_attn.in_proj_weight", "self_attn.in_proj_bias"]
+    assert trace["linear_2"].param_addresses == ["self_attn.out_proj.weight", "self_attn.out_proj.bias"]
+    assert trace["linear_3"].output_of_module_calls == ["linear1:1"]
+
+
+def test_a_whole_transformer() -> None:
+    def make() -> Any:
+        return nn.Transformer(8, 2, 1, 1, 16, batch_first=True).eval(), x(1, 3, 8), x(1, 2, 8)
+
+    trace = traced(make)
+    types = [op.type for op in trace.compute_ops]
+    assert types.count("scaleddotproductattention") == 3
+    assert types.count("linear") == 11
+    assert types.count("layernorm") == 7
+    assert not trace.is_recurrent
+    assert trace["output_1"].input_ancestors == ["input_1", "input_2"]

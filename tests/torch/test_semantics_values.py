@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchlens as tl
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torchlens_core.errors import NotSupported, ValueNotSaved, ValueOverwritten
 
+import torchlens as tl
 from tests.torch.cases import Case, Model, Table, graph, setup, traced, x
+from torchlens_core.errors import NotSupported, ValueNotSaved, ValueOverwritten
 
 # -- out and numpy -----------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from time import perf_counter_ns
 from types import FrameType
 from typing import Any, NamedTuple
 
-import torchlens_torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import torchlens_torch
 
 _PLUGIN = str(Path(torchlens_torch.__file__).parent)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-class not_implemented:  # noqa: N801  (reads as a declaration: `grad = not_implemented("why", instead="...")`)
+class not_implemented:
     """Declares in a backend's class body that a job cannot be done. Calling it raises; the capability table reads it."""
 
     def __init__(self, why: str, instead: str = "") -> None:

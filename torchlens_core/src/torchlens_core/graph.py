@@ -26,6 +26,8 @@ class Kind(IntEnum):
 
 
 class Edge(NamedTuple):
+    """One argument of a call, or the trace of a write."""
+
     parent: int
     child: int
     hole: int  # which array argument of the child's call; -1 where the edge is no argument
@@ -88,10 +90,10 @@ class Graph:
             self._add(Kind.OUTPUT, index, 0, output.vid)
 
     def _sources_in_order(self) -> list[tuple[int, int]]:
-        """(row, index) of each input, buffer version and array of unknown origin, as they came to be or were first read.
+        """(row, index) of inputs, buffer versions and arrays of unknown origin, as they came to be or were first read.
 
-        Between two rows new versions of buffers, with what they are made from, come before what the second row reads for
-        the first time.
+        Between two rows new versions of buffers, with what they are made from, come before what the second row reads
+        for the first time.
         """
         sources = [(i, s) for i, s in enumerate(self.program.sources) if s.row >= 0 and s.kind in _SOURCE_KINDS]
         written = {(source.address, source.row) for _, source in sources if source.version > 1}
@@ -168,9 +170,11 @@ class Graph:
         return self.edges[0][self.parent_start[node] : self.parent_start[node + 1]]
 
     def children_of(self, node: int) -> Sequence[int]:
+        """Children in the order they ran, as often as they took the node's array."""
         return self.children[self.child_start[node] : self.child_start[node + 1]]
 
     def edges_into(self, node: int) -> Iterator[Edge]:
+        """The edges to the parents of a node, by argument position, then those from writes."""
         parents, holes, writes = self.edges
         for index in range(self.parent_start[node], self.parent_start[node + 1]):
             yield Edge(parents[index], node, holes[index], bool(writes[index]))

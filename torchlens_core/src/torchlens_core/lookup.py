@@ -1,4 +1,4 @@
-"""``trace[key]``: an integer, a label, a module address, a parameter; exactly first, then without case, then by part."""
+"""``trace[key]``: an integer, a label, a module address, a parameter; exactly first, then in any case, then by part."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Lookup:
         self._trace = trace
 
     def by_position(self, index: int) -> Op:
+        """An input, compute Op or output by its place in the order of the run, from 0 or from the end."""
         listed = self._trace.structure.listed
         if not -len(listed) <= index < len(listed):
             raise LabelError(

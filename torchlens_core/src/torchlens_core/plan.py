@@ -48,7 +48,7 @@ def keep(
     dtype: Any = None,
     device: Any = None,
 ) -> Keep:
-    """``save=tl.keep(tl.func('relu'), transform=lambda t: t.mean((2, 3)), dtype='float16')``: keep less of each value."""
+    """Keep less of each value: ``save=tl.keep(tl.func('relu'), transform=lambda t: t.mean((2, 3)), dtype='float16')``."""
     return Keep(_Name(selector) if isinstance(selector, str) else selector, transform, dtype, device)
 
 

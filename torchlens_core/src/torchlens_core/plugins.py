@@ -1,4 +1,4 @@
-"""Finding plugins and choosing a backend. Plugins are found by entry point, loaded once, and a broken one harms no other."""
+"""Finding plugins and choosing a backend. Plugins are found by entry point and loaded once; a broken one harms no other."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ def _claims(backend: Backend, model: Any, args: Sequence[Any]) -> bool:
         return backend.claims(model, args)
     except Exception as error:  # of a stranger's plugin
         warnings.warn(
-            f"The backend {backend.name!r} failed to tell whether the model is its own: {type(error).__name__}: {error}. "
-            "The others are asked.",
+            f"The backend {backend.name!r} failed to tell whether the model is its own: "
+            f"{type(error).__name__}: {error}. The others are asked.",
             PluginWarning,
             stacklevel=2,
         )

@@ -28,8 +28,11 @@ def input_names(function: Callable[..., Any], count: int) -> list[str]:
 
 
 def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """What a callable can be or use, with names: itself and the object it is a method of (``''``), then what it closes
-    over, what it names among its globals, and the attributes of an object that is called."""
+    """What a callable can be or use, with names.
+
+    Itself and the object that it is a method of (both named ``''``), the attributes of an object that is called, what it
+    closes over, and what it names among its globals.
+    """
     while isinstance(model, functools.partial):
         model = model.func
     yield "", model
@@ -39,7 +42,7 @@ def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     holder = model if owner is None else owner
     function = inspect.unwrap(getattr(model, "__func__", model))
     if not isinstance(function, FunctionType):
-        function = getattr(type(model), "__call__", None)
+        function = type(model).__call__
     if holder is not function:
         yield from getattr(holder, "__dict__", {}).items()
     if isinstance(function, FunctionType):
@@ -58,8 +61,11 @@ def _closed_over(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def find_constant(array: Any, discovery: Discovery, frame: FrameType | None) -> str | None:
-    """Where an array that no operation made stands in the model's own code: an attribute of a module (not registered as
-    state), a global, or a variable that a function closes over. None where it was made unseen."""
+    """Where an array that no operation made stands in the model's own code; None where it was made unseen.
+
+    It may be an attribute of a module that is not registered as state, a global, or a variable that a function closes
+    over.
+    """
     for info, module in discovery.modules:
         for name, value in getattr(module, "__dict__", {}).items():
             if _holds(value, array):

@@ -4,13 +4,13 @@ Two Ops are passes of one layer when they are *the same place in the program, ru
 index, and
 
 1. with parameters: the same parameters, called from the same source position;
-2. without: the same module, and every frame from the operation up to the innermost enclosing call of a module that holds
-   parameters at the same source position;
-3. where one position in a Python loop ran different blocks (modules or parameters) from iteration to iteration, an Op of
-   rule 2 in that loop's body belongs to the block last begun there.
+2. without: the same module, and every frame from the operation up to the innermost enclosing call of a module that
+   holds parameters at the same source position;
+3. where one position in a Python loop ran different blocks (modules or parameters) from iteration to iteration, an Op
+   of rule 2 in that loop's body belongs to the block last begun there.
 
-Everything that depends on a call site or on a scope is worked out once for each of them, so that the work per Op is a few
-look-ups.
+Everything that depends on a call site or on a scope is worked out once for each of them, so that the work per Op is a
+few look-ups.
 """
 
 from __future__ import annotations
@@ -203,9 +203,8 @@ def is_recurrent(graph: Graph, layer_of: array[int]) -> bool:
     if not repeated:
         return False
     fed = bytearray(len(graph))
-    reached: dict[
-        int, int
-    ] = {}  # bit set of the repeated layers among a node's ancestors and itself, while it is needed
+    # Node -> bit set of the repeated layers among its ancestors and itself, while its children ask for it.
+    reached: dict[int, int] = {}
     unread = array("q", map(len, map(graph.children_of, range(len(graph)))))
     for node in range(len(graph)):
         mask = 0

@@ -1,8 +1,9 @@
 """Selectors: which Ops to save, stop at, or change. Values that combine with ``&``, ``|`` and ``~``.
 
-A selector is asked about a *site*: an Op of a finished trace, or one that is about to be (:class:`LiveSite`), of which less
-is known. ``matches(site)`` answers True, False, or None: *not known yet*. What a selector ``reads`` tells the planner when
-it can be answered: ``func`` and ``scope`` once for each pair of function and module call, the rest for each Op.
+A selector is asked about a *site*: an Op of a finished trace, or one that is about to be (:class:`LiveSite`), of which
+less is known. ``matches(site)`` answers True, False, or None: *not known yet*. What a selector ``reads`` tells the
+planner when it can be answered: ``func`` and ``scope`` once for each pair of function and module call, the rest for
+each Op.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Selector(ABC):
     def matches(self, site: Any) -> bool | None:
         """True, False, or None where the site cannot tell yet."""
 
-    def check(self, names: Names) -> None:  # noqa: B027  (most selectors name nothing)
+    def check(self, names: Names) -> None:
         """Raise SelectorError where the selector names what the model cannot have."""
 
     def parts(self) -> Iterator[Selector]:
@@ -54,6 +55,7 @@ class Selector(ABC):
         yield self
 
     def __call__(self, site: Any) -> bool:
+        """Whether one Op of a finished trace matches."""
         return bool(self.matches(site))
 
     def __and__(self, other: Selector) -> Selector:
@@ -190,10 +192,10 @@ class Nth(Selector):
 
 
 def settled_by_modules(selector: Selector) -> bool:
-    """Whether what a live site cannot tell becomes known when a module returns, so that nothing need be kept until then.
+    """Whether what a live site cannot tell becomes known when a module returns, so that nothing is kept until then.
 
-    Not under ``~``: that an Op is *not* returned by a module is known only when the module has returned without it. Nor of
-    a parent, which a module may return after the Op has run.
+    Not under ``~``: that an Op is *not* returned by a module is known only when the module has returned without it. Nor
+    of a parent, which a module may return after the Op has run.
     """
     if selector.reads & {"label", "children", "value"}:
         return False
@@ -442,7 +444,10 @@ def func(name: str, *, output: int | None = None) -> Selector:
 
 
 def module(address: str) -> Selector:
-    """The Op (or Ops) that a module finally returned, after its hooks. ``'features.6:2'`` names one call, ``'self'`` the model."""
+    """The Op (or Ops) that a module finally returned, after its hooks.
+
+    ``'features.6:2'`` names one call, ``'self'`` the model.
+    """
     return _Module(address)
 
 
@@ -457,7 +462,7 @@ def label(name: str) -> Selector:
 
 
 def contains(text: str) -> Selector:
-    """Ops whose label contains ``text``, without regard to case. As ``save=`` it keeps every Op until the run is over."""
+    """Ops whose label contains ``text``, in any case. As ``save=`` it keeps every Op until the run is over."""
     return _Contains(text)
 
 
@@ -467,7 +472,7 @@ def regex(pattern: str) -> Selector:
 
 
 def where(predicate: Callable[[Any], Any], name_hint: str | None = None) -> Selector:
-    """Ops for which ``predicate(op)`` is true. It may read ``op.out``; what only a finished run knows is asked after it."""
+    """Ops for which ``predicate(op)`` is true. It may read ``op.out``; what only a finished run knows is asked then."""
     return _Where(predicate, name_hint)
 
 

@@ -1,7 +1,7 @@
 """The session of one run: what the backend writes down, and where it asks what to do.
 
-The tables are plain lists that the backend appends to; the methods are the slow half of its hot loop. One session belongs
-to one thread.
+The tables are plain lists that the backend appends to; the methods are the slow half of its hot loop. One session
+belongs to one thread.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .program import Event, Func, Meta, Output, Outs, Row, Scope, ScopeKind, Sou
 from .selectors import Selector
 
 # What ran, beside what modules returned; call sites; what an exact replay needs; names of the kernels below each Op; a row
-# for each kernel.
-NEEDS: Final = frozenset({"operations", "sites", "replay", "kernels", "kernel rows"})
+# for each kernel; durations even where the framework runs behind the program's back.
+NEEDS: Final = frozenset({"operations", "sites", "replay", "kernels", "kernel rows", "profile"})
 
 
 class Halt(BaseException):
@@ -37,7 +37,9 @@ class Session:
         needs: what the backend has to produce, of ``NEEDS``.
     """
 
-    def __init__(self, plan: Plan, arrays: Arrays, discovery: Discovery, *, needs: Iterable[str] = ("operations", "sites")) -> None:
+    def __init__(
+        self, plan: Plan, arrays: Arrays, discovery: Discovery, *, needs: Iterable[str] = ("operations", "sites")
+    ) -> None:
         self.plan = plan
         self.arrays = arrays
         self.discovery = discovery
@@ -71,7 +73,7 @@ class Session:
         self._source_of: dict[int, Source] = {}  # by vid; filled when asked for
         self._num_sources_known = 0
         self._makers: dict[int, int] = {}  # vid -> row, only for selectors that ask for parents
-        self._returned: dict[Hashable, list[str]] = {}  # vid -> labels of module calls, only for selectors that ask for them
+        self._returned: dict[Hashable, list[str]] = {}  # vid -> labels of module calls, for selectors that ask for them
         self._waiting: deque[tuple[int, int]] = deque()  # (rows that had run, vid) of candidates for `followed_by`
         if plan.selectors:
             self.default = None if plan.is_static else ASK
@@ -109,7 +111,7 @@ class Session:
         return scope
 
     def exit(self, scope: Scope, outs: Outs) -> dict[int, Decision]:
-        """Close a scope that returned ``outs``. What is still to be done with its arrays, by vid: most often nothing."""
+        """Close a scope that returned ``outs``. What is still to be done with its arrays, by vid: mostly nothing."""
         scope.outs = outs
         scope.last_row = len(self.rows)
         scope.end_ns = perf_counter_ns()
@@ -170,7 +172,7 @@ class Session:
     # -- decisions -------------------------------------------------------------------------------------------------
 
     def decide(self, func: Func, scope: Scope) -> Decision:
-        """The answer for all calls of a function in a scope; ``slow`` says that each has to be asked (``decide_op``)."""
+        """The answer for all calls of a function in a scope; ``slow``: each has to be asked about (``decide_op``)."""
         decision = self.default
         if decision is None:
             decision = self.plan.decide(LiveSite(self, func, scope))
@@ -276,7 +278,6 @@ class Numbering:
 
     Attributes:
         of: key of a site -> its number, 0 where it does not match, None where that is not known yet.
-        is_complete: whether all sites so far could be told.
     """
 
     def __init__(self) -> None:
@@ -285,6 +286,7 @@ class Numbering:
 
     @property
     def is_complete(self) -> bool:
+        """Whether all sites so far could be told."""
         return self._matches is not None
 
     def add(self, key: Hashable, matched: bool | None) -> None:

@@ -58,9 +58,9 @@ class Structure:
     def _find_conditionals(self) -> ControlFlow:
         program, graph = self.program, self.graph
         events = [
-            BoolEvent(graph.node_of[event.vid] if event.vid >= 0 else -1, bool(event.value), event.scope.index, event.site, event.row)
-            for event in program.events
-            if isinstance(event.value, bool)
+            BoolEvent(graph.node_of[vid] if vid >= 0 else -1, value, scope.index, site, row)
+            for _, vid, value, scope, site, row in program.events
+            if isinstance(value, bool)
         ]
         if not events:
             return ControlFlow()
@@ -123,6 +123,7 @@ class Structure:
 
     @cached_property
     def is_recurrent(self) -> bool:
+        """Whether one pass of a layer, fed by an input, reaches another."""
         return is_recurrent(self.graph, self.labels.layer_of)
 
     @cached_property

@@ -83,7 +83,7 @@ class TraceBase(Record):
     @cached_property
     def layers(self) -> Accessor[Layer]:
         """All layers that are shown, by label."""
-        records = lambda: {self.labels.layer(layer): Layer(self._trace, layer) for layer in self.structure.layers}  # noqa: E731
+        records = lambda: {self.labels.layer(layer): Layer(self._trace, layer) for layer in self.structure.layers}
         return Accessor(Layer, records, "layer")
 
     def layer(self, number: int) -> Layer:

@@ -40,6 +40,7 @@ def trace(
     recurrence: bool = True,
     keep_orphans: bool = False,
     replay_ready: bool = False,
+    profile: bool = False,
 ) -> Trace:
     """Run ``model(*args, **kwargs)`` once and return every operation that ran.
 
@@ -48,8 +49,8 @@ def trace(
         args: a list or tuple of positional arguments; anything else is the one argument.
         kwargs: keyword arguments.
         backend: name of the framework's backend; by default the model and the arrays tell.
-        save: which values to keep: True (all), False, a selector, a label or module address, ``tl.keep(...)``, or a list
-            of these. The graph is recorded whatever is kept.
+        save: which values to keep: True (all), False, a selector, a label or module address, ``tl.keep(...)``, or a
+            list of these. The graph is recorded whatever is kept.
         halt: stop just after the first Op that matches; the Op is included.
         lookback: with ``tl.followed_by``, how many calls an Op may wait for its follower; without it, to the end of the
             run, with every candidate held until then.
@@ -61,6 +62,7 @@ def trace(
         kernels: note for each Op the names of the kernels that ran below it.
         recurrence: whether Ops without parameters may be grouped as passes of one layer.
         keep_orphans: show Ops connected to neither an input nor an output.
+        profile: wait for the device after each operation, so that durations are known on accelerators too.
         replay_ready: also keep what an exact replay needs: constants, and the generator's state before random Ops.
 
     Raises:
@@ -84,6 +86,7 @@ def trace(
     needs |= {"kernels"} if kernels else set()
     needs |= {"kernel rows"} if granularity == "kernel" else set()
     needs |= {"replay"} if replay_ready else set()
+    needs |= {"profile"} if profile else set()
     made = run(chosen, call, plan, needs, recurrence=recurrence, keep_orphans=keep_orphans, detach=detach)[0]
     made.program.facts["options"] = options
     if plan.selectors and plan.keeps and not len(made.values):
@@ -99,7 +102,7 @@ def trace(
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of ``trace`` that differ from their defaults, as they are noted: numbers and names, of all else the repr."""
+    """The options of ``trace`` that differ from their defaults, as noted: numbers and names, of all else the repr."""
     defaults: Mapping[str, Any] = trace.__kwdefaults__ or {}
     given = {name: values[name] for name, default in defaults.items() if values[name] is not default}
     return {name: value if isinstance(value, bool | int | str) else repr(value) for name, value in given.items()}
@@ -112,6 +115,7 @@ def make_call(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> Call:
 
 
 def backend_for(call: Call, name: str | None) -> Backend:
+    """The backend of this name, or the one whose model and arrays these are."""
     if not callable(call.model):
         raise BackendError(f"The model is to be called and {type(call.model).__name__} is not callable.")
     return get_backend(name) if name is not None else choose_backend(call.model, [*call.args, *call.kwargs.values()])
@@ -149,8 +153,8 @@ def run(
         raise
     if not session.rows:
         raise NothingCaptured(
-            f"{discovery.name} ran and returned {type(returned).__name__}, and not one operation of {backend.name} was seen. "
-            "Is the model written in another framework, or does it run in another process?"
+            f"{discovery.name} ran and returned {type(returned).__name__}, and not one operation of {backend.name} was "
+            "seen. Is the model written in another framework, or does it run in another process?"
         )
     return finish(), returned
 

@@ -26,6 +26,7 @@ from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
 from .memory import Memory, meta_of
 from .origins import Origins
+from .timing import wait
 
 _PLAIN, _TENSOR, _CONTAINER = range(3)
 _BASE_CLASSES: dict[type, int] = {
@@ -52,6 +53,7 @@ class Recorder(TorchFunctionMode):
         self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
         self.sees_operations = "operations" in session.needs
+        self.profile = "profile" in session.needs
         self.with_sites = "sites" in session.needs
         self.in_kernels = False  # called for kernels, not for functions
         self._classes = dict(_BASE_CLASSES)
@@ -126,6 +128,8 @@ class Recorder(TorchFunctionMode):
 
         start = perf_counter_ns()
         out = func(*args, **kwargs) if kwargs else func(*args)
+        if self.profile:
+            wait()
         end = perf_counter_ns()
 
         if (
@@ -434,6 +438,8 @@ def _alias(array: Tensor) -> Tensor:
     format such as channels_last from the kernels that choose by it. Like the argument itself it stays attached to the
     gradient tape under ``no_grad``.
     """
+    if array.layout != torch.strided:
+        return array  # sparse arrays have no views
     if torch.is_grad_enabled():
         return array[...]
     with torch.enable_grad():

@@ -154,6 +154,9 @@ def path_of(func: Any, name: str) -> str | None:
 def _writes(func: Any, name: str) -> Writes | None:
     if isinstance(func, OpOverload):
         return _schema_writes(func) or _OPERATORS.get(name)
+    if isinstance(func, OpOverloadPacket):
+        written = (_schema_writes(getattr(func, overload)) for overload in func.overloads() if not overload.endswith("out"))
+        return next((writes for writes in written if writes is not None), None)
     if name in _BY_NAME:
         return _BY_NAME[name]
     if name in _SAME_OBJECT:

@@ -61,9 +61,11 @@ def _operations() -> Iterator[Callable[..., Any]]:
     yield from filter(callable, methods)
 
 
-def _operator(library: str, name: str = "", overload: str = "default", *more: str) -> Callable[..., Any] | None:
+def _operator(library: str, name: str = "", overload: str = "", *more: str) -> Callable[..., Any] | None:
     if library not in _LIBRARIES or name in _NOT_FROM_FILES or not name.isidentifier() or more:
         return None
     packet = getattr(getattr(torch.ops, library), name, None)
-    found = getattr(packet, overload, None) if isinstance(packet, OpOverloadPacket) else None
+    if not isinstance(packet, OpOverloadPacket) or not overload:
+        return packet if isinstance(packet, OpOverloadPacket) else None
+    found = getattr(packet, overload, None)
     return found if isinstance(found, OpOverload) else None

@@ -24,6 +24,7 @@ from .memory import meta_of
 from .modules import ModuleCalls, active, watching
 from .scripts import watching_scripts
 from .state import input_names
+from .timing import forget_unknown
 from .wrappers import compiled_parts, unwrap
 
 
@@ -49,6 +50,8 @@ def capture(call: Call, session: Session) -> Any:
         recorder.origins.finish()
         return out
     finally:
+        if torch.accelerator.is_available():
+            forget_unknown(session)
         recorder.release()
 
 

@@ -21,7 +21,7 @@ def watching_scripts() -> AbstractContextManager[None]:
 
 
 def _recording(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls = getattr(active, "calls", None)
         if calls is None or calls.recorder.in_kernels:  # the latter in a run at kernel level, and in scripts run by scripts
             return original(self, *args, **kwargs)

@@ -147,7 +147,7 @@ def _class_name(module: nn.Module) -> str:
 
 def input_names(model: Any, count: int) -> list[str]:
     """Names of the first ``count`` positional arguments, from the signature; ``arg_2`` where it gives none."""
-    function = model.forward if isinstance(model, nn.Module) else model
+    function = unwrap(model).forward if isinstance(model, nn.Module) else model
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

@@ -17,7 +17,6 @@ from . import schema
 from .arguments import Constant, Decoder
 from .control_flow import decode_control_flow
 
-
 _PLAIN = (str, int, bool, float)  # what stands for itself
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from .storage import STORAGE, stored_bytes, to_bytes
 MAX_SHARD_BYTES: Final = 2 * 2**30
 _NO_DIGEST: Final = "0" * 64
 _WORTH_A_THREAD: Final = 2**20  # bytes from which hashing beside writing pays
+_AHEAD: Final = 4  # arrays that may be written and not yet hashed
 
 
 def save(
@@ -107,7 +108,6 @@ class _Job:
         with open(folder / shard_name(number), "xb") as file:
             file.write(header_bytes(arrays, {ID_KEY: self.id}))
             self._add_shard(arrays, _write_arrays(file, ready))
-            _flush(file)
 
     def write_file(self, path: Path) -> None:
         ready = (
@@ -226,19 +226,25 @@ class _Job:
 
 
 def _write_arrays(file: BinaryIO, ready: list[Ready]) -> list[str]:
-    """Write the bytes of arrays one after the other; returns their hashes."""
-    digests = []
+    """Write the bytes of arrays one after the other, to the disk; returns their hashes, which are made beside that."""
+    digests: list[str | Future[str]] = []
     with ThreadPoolExecutor(1) as hasher:
         for each in ready:
             raw = to_bytes(each.array).data
-            if raw.nbytes < _WORTH_A_THREAD:
-                file.write(raw)
-                digests.append(hashlib.sha256(raw).hexdigest())
-            else:
-                digest = hasher.submit(hashlib.sha256, raw)
-                file.write(raw)
-                digests.append(digest.result().hexdigest())
-    return digests
+            digests.append(hasher.submit(_hash, raw) if raw.nbytes >= _WORTH_A_THREAD else _hash(raw))
+            file.write(raw)
+            if len(digests) > _AHEAD:  # what is not contiguous was copied, and copies must not pile up
+                digests[-_AHEAD] = _finished(digests[-_AHEAD])
+        _flush(file)
+        return [_finished(digest) for digest in digests]
+
+
+def _hash(raw: memoryview) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _finished(digest: str | Future[str]) -> str:
+    return digest if isinstance(digest, str) else digest.result()
 
 
 def _write(path: Path, data: bytes) -> None:

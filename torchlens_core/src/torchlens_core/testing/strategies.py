@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from ..program import Program, Scope
 from ..selectors import (
-    Selector, contains, followed_by, func, in_module, module, output, preceded_by, regex, where
+    Selector,
+    contains,
+    followed_by,
+    func,
+    in_module,
+    module,
+    output,
+    preceded_by,
+    regex,
+    where,
 )  # fmt: skip
 from .tape import Tape
 
@@ -20,8 +29,10 @@ _SITES = 6  # few places, so that many operations share one
 
 @st.composite
 def programs(draw: st.DrawFn, max_rows: int = 24) -> Program:
-    """Programs of inputs, parameters, buffers, constants and unknown arrays, nested module calls, operations with one
-    or several results, in-place writes, writes through other arrays, loops, reads and outputs.
+    """Random programs.
+
+    Of inputs, parameters, buffers, constants and unknown arrays; nested module calls; operations with one or several
+    results; in-place writes and writes through other arrays; loops, reads and outputs.
     """
     return _Writer(draw).write(max_rows)
 

@@ -23,14 +23,14 @@ class Linear(Module):
 
 
 class ReLU(Module):
-    """``max(x, 0)``"""
+    """``max(x, 0)``."""
 
     def forward(self, x: Array) -> Any:
         return relu(x)
 
 
 class Tanh(Module):
-    """``tanh(x)``"""
+    """``tanh(x)``."""
 
     def forward(self, x: Array) -> Any:
         return tanh(x)
