@@ -1,4 +1,4 @@
-"""The models that are measured: chains of tiny operations, and ResNet-50 and GPT-2 small as their libraries have them."""
+"""The models measured: chains of tiny operations, and ResNet-50 and GPT-2 small as their libraries have them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def main(wanted: list[str]) -> None:
     for name in wanted or PARTS:
         with torch_costs.single_thread():
             for row in PARTS[name]():
-                print(f"{row.what}: {row.measured}" + (f"  (promised {row.promised})" if row.promised else ""), flush=True)
+                promised = f"  (promised {row.promised})" if row.promised else ""
+                print(f"{row.what}: {row.measured}{promised}", flush=True)
                 rows.append(row)
     if not wanted:
         write(PAGE, f"{conditions(1)}\n\n{table(rows)}")

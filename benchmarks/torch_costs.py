@@ -20,7 +20,8 @@ def slopes() -> Iterator[Row]:
     """Microseconds for each further operation, over models of growing size."""
     counts = [200, 400, 800, 1600]
     x = torch.randn(4, 8)
-    for name, build in (("tiny operations", models.Chain), ("modules", models.Stack), ("half in place", models.InPlace)):
+    chains = {"tiny operations": models.Chain, "modules": models.Stack, "half in place": models.InPlace}
+    for name, build in chains.items():
         for what, save in (("everything saved", True), ("nothing saved", False)):
             plain, traced = [], []
             for count in counts:
@@ -77,7 +78,8 @@ def _rows(name: str, times: dict[str, float], num_ops: int, block: str, quarter:
     yield Row(f"{name}, nothing saved, beside plain", f"{value:.2f}x (+{extra:.0f} µs an op)", "", None)
     for way in ("trace, one", "pluck, one"):
         value = ratio(way, "hook, one")
-        yield Row(f"{name}, {way.split(',')[0]} `{block}`, beside a hook on it", f"{value:.2f}x", "1.02x", value <= 1.02)
+        what = f"{name}, {way.split(',')[0]} `{block}`, beside a hook on it"
+        yield Row(what, f"{value:.2f}x", "1.02x", value <= 1.02)
     value = ratio("halt", "cut")
     yield Row(f"{name}, halt at `{quarter}`, beside the forward cut there", f"{value:.2f}x", "1.05x", value <= 1.05)
 

@@ -80,7 +80,7 @@ def _arguments(live: Trace, loaded: Trace) -> Iterator[str]:
 
 
 def _plain(live: Trace, value: Any) -> Any:
-    """A field in a form in which live and loaded can be compared: constants by name, what is not stored as one thing."""
+    """A field in a form that can be compared between live and loaded: constants by name, what is not stored alike."""
     if value is HOLE or value is None or isinstance(value, bool | int | str | Ellipsis.__class__):
         return value
     if isinstance(value, float | complex | np.generic):

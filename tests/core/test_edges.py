@@ -252,6 +252,16 @@ class TestOrigins:
         assert [op.type for op in made] == ["input", "mul", "output"]
         assert [source.address for source in made.program.sources if source.kind == "const"] == ["tables"]
 
+    def test_an_attribute_set_to_an_unseen_array_in_the_run_is_no_constant(self, x: Array) -> None:
+        class Model(Module):
+            def forward(self, x: Array) -> Any:
+                self.cache = Array(np.ones(4))
+                return x * self.cache
+
+        with pytest.warns(CaptureWarning):
+            made = trace(Model(), x)
+        assert [op.type for op in made] == ["input", "source", "mul", "output"]
+
     def test_arrays_made_inside_are_internal_sources(self, x: Array) -> None:
         made = trace(lambda x: x + zeros((2, 4)), x)
         assert made["zeros_1"].is_internal_source

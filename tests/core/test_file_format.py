@@ -161,8 +161,8 @@ def test_m10_versions_and_features() -> None:
 
 def test_m11_headers_follow_from_the_manifest() -> None:
     refused(errors.SchemaError, *(f"header: {what}" for what in (
-        "overlapping arrays", "a hole", "arrays out of order", "a negative offset", "an offset beyond the file", "another dtype",
-        "big-endian", "another shape", "a field more", "an array left out", "an array more",
+        "overlapping arrays", "a hole", "arrays out of order", "a negative offset", "an offset beyond the file",
+        "another dtype", "big-endian", "another shape", "a field more", "an array left out", "an array more",
     )))  # fmt: skip
 
 
@@ -278,11 +278,13 @@ def test_m24_what_is_replayable_is_said_truly(tmp_path: Path) -> None:
 
 
 WRONG = [
-    {"$a": 5}, {"$a": "0"}, {"$list": 1}, {"$dict": [[1]]}, {"$dict": [[1, 2], [1, 3]]}, {"$dict": [[{"$list": []}, 1]]},
-    {"$slice": [1]}, {"$ellipsis": 1}, {"$float": "1.5"}, {"$float": 1.5}, {"$int": "1e5"}, {"$int": "9" * 5000}, {"$int": 3},
-    {"$complex": [1]}, {"$complex": ["a", 1]}, {"$numpy": ["object", 1]}, {"$numpy": ["int8", 300]}, {"$numpy": ["int8", "a"]},
-    {"$dtype": 1}, {"$device": None}, {"$constant": ["a"]}, {"$opaque": 1}, {"$text": 999}, {"$text": -1}, {"$unknown": 1}, {},
-    {"$a": 0, "$list": []},
+    {"$a": 5}, {"$a": "0"}, {"$list": 1},
+    {"$dict": [[1]]}, {"$dict": [[1, 2], [1, 3]]}, {"$dict": [[{"$list": []}, 1]]},
+    {"$slice": [1]}, {"$ellipsis": 1}, {"$float": "1.5"}, {"$float": 1.5},
+    {"$int": "1e5"}, {"$int": "9" * 5000}, {"$int": 3}, {"$complex": [1]}, {"$complex": ["a", 1]},
+    {"$numpy": ["object", 1]}, {"$numpy": ["int8", 300]}, {"$numpy": ["int8", "a"]},
+    {"$dtype": 1}, {"$device": None}, {"$constant": ["a"]}, {"$opaque": 1},
+    {"$text": 999}, {"$text": -1}, {"$unknown": 1}, {}, {"$a": 0, "$list": []},
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every kind of bad trace file is refused, by ``load``, and listed by ``verify``, with the error that says what is wrong."""
+"""Every kind of bad trace file is refused by ``load`` and listed by ``verify``, with an error that says why."""
 
 from __future__ import annotations
 

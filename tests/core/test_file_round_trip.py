@@ -225,3 +225,15 @@ def test_what_cannot_be_stored_is_named() -> None:
     assert encoder.encode(list(range(20_000))) == {"$opaque": "list of 20000 items"}
     assert encoder.opaque == ["tests.core.trace_files.Everything", "list of 20000 items"]
     assert Decoder().decode({"$opaque": "a.B"}) == Opaque("a.B")
+
+
+def test_a_file_of_each_version_of_the_format_is_read_for_ever() -> None:
+    golden = Path(__file__).parent / "golden" / "format_1.safetensors"
+    assert verify(golden) == []
+    loaded = load(golden, verify="eager")
+    assert (loaded.model_name, loaded.num_ops, loaded.num_layers) == ("Everything", 26, 22)
+    assert [op.label for op in loaded][-4:] == ["relu_3_23:1", "add_4_24:1", "output_1:1", "output_2:1"]
+    assert loaded["linear_3_13:2"].parents == ["relu_2_14:1"]
+    assert loaded["output_2"].out.tolist() == [[0, 1], [1, 0]]
+    assert loaded["tanh_1"].conditional_branch_stack == [(0, "then")]
+    assert loaded["tanh_1"].code_context[-1].call_line == "left = tanh(left)"

@@ -193,7 +193,8 @@ for _ in range(400):
     damaged = bytearray(data)
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(damaged))
-        damaged[at : at + chance.randint(0, 8)] = chance.choice([b"9", b"[", b'"', b"99999999999", bytes(8), b"{", b"\\\\", b"-"])
+        piece = chance.choice([b"9", b"[", b'"', b"99999999999", bytes(8), b"{", b"\\\\", b"-"])
+        damaged[at : at + chance.randint(0, 8)] = piece
     path.write_bytes(damaged)
     begin = time.process_time()
     try:
@@ -242,7 +243,7 @@ def test_limits_are_the_caller_s(limits: Limits, says: str, tmp_path: Path) -> N
 
 
 def test_a_long_chain_of_scopes_takes_no_more_than_its_length(tmp_path: Path) -> None:
-    """Nothing walks from each call of a module to the model's: 20,000 in each other load as fast as beside each other."""
+    """Nothing walks from each call of a module to the model's: 20,000 nested load as fast as beside each other."""
 
     def change(records: Json) -> None:
         last = len(records["scopes"]) - 1

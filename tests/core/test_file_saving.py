@@ -66,7 +66,7 @@ def test_a_folder_that_stands_beside_is_not_taken_for_the_trace(tmp_path: Path) 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_path_that_is_taken(form: str, tmp_path: Path) -> None:
     save(small(1.0), tmp_path / form)
-    with pytest.raises(SaveError, match="there already.*overwrite=True"):
+    with pytest.raises(SaveError, match=r"there already.*overwrite=True"):
         save(small(2.0), tmp_path / form)
     assert load(tmp_path / form)["relu_1"].out == 1.0
 
@@ -301,6 +301,15 @@ def test_a_program_that_contradicts_itself_is_not_written(tmp_path: Path) -> Non
     live.program.rows[0] = live.program.rows[0]._replace(ins=(1,))
     with pytest.raises(SaveError, match="rule V2"):
         save(live, tmp_path / "trace")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_that_no_text_can_hold(form: str, tmp_path: Path) -> None:
+    live = small()
+    live.program.modules[0].cls = "half\ud800"
+    with pytest.raises(SaveError, match="half a character"):
+        save(live, tmp_path / form)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("dtype", sorted(STORAGE))

@@ -103,8 +103,10 @@ def test_a_default_whose_repr_fails_costs_only_the_signature():
         def __repr__(self):
             raise RuntimeError("no")
 
+    bad = Bad()
+
     class Odd(Base):
-        def forward(self, x=Bad()):
+        def forward(self, x=bad):
             pass
 
     assert facts(Odd)["forward_signature"] is None

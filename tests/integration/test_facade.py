@@ -50,7 +50,7 @@ def test_every_name_is_what_the_stub_says(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'tracee'"):
-        tl.tracee
+        _ = tl.tracee
 
 
 def test_every_error_and_warning_has_one_root() -> None:

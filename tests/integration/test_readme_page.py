@@ -169,7 +169,7 @@ Computed inside module: features.6:1
 Config: out_channels=384, in_channels=192, kernel_size=(3, 3), padding=(1, 1)
 Time elapsed: 
 Lookup keys: -17, 7, conv2d_3, conv2d_3:1, conv2d_3_7, conv2d_3_7:1, features.6, features.6:1
-"""
+"""  # noqa: W291
 
 
 def test_print_of_an_op(log: tl.Trace) -> None:

@@ -1,5 +1,6 @@
 """One thread, and after every test the framework must be as it was before."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from torchlens_torch import modules, patches
 
 torch.set_num_threads(1)
 
+_RECURSION_LIMIT = sys.getrecursionlimit()
 _CALL = nn.Module.__call__
 _FUNCTIONAL = torch.nn.functional.relu
 _SCRIPT_CALLS = {cls: vars(cls)["__call__"] for cls in (torch._C.ScriptFunction, torch._C.ScriptMethod)}
@@ -25,6 +27,9 @@ def assert_nothing_left() -> None:
     assert all("__call__" not in vars(cls) for cls in (nn.Linear, nn.ReLU, nn.Sequential, nn.Dropout))
     assert all(vars(cls)["__call__"] is call for cls, call in _SCRIPT_CALLS.items())
     assert torch.nn.functional.relu is _FUNCTIONAL
+    assert sys.getrecursionlimit() == _RECURSION_LIMIT
+    if "torch._dynamo" in sys.modules:
+        assert torch._dynamo.eval_frame._stance.stance == "default"
     assert not nn.modules.module._global_buffer_registration_hooks
     assert not nn.modules.module._global_forward_hooks
     assert not nn.modules.module._global_forward_pre_hooks

@@ -36,7 +36,10 @@ class Net(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-NET = "input_1 = input.x\nlinear_1_1 <- input_1\nrelu_1_2 <- linear_1_1\nlinear_2_3 <- relu_1_2\noutput_1 = output <- linear_2_3"
+NET = (
+    "input_1 = input.x\nlinear_1_1 <- input_1\nrelu_1_2 <- linear_1_1\nlinear_2_3 <- relu_1_2\n"
+    "output_1 = output <- linear_2_3"
+)
 
 
 # -- compiled, exported, scripted --------------------------------------------------------------------------------------
@@ -170,8 +173,8 @@ def test_the_whole_run_at_kernel_level() -> None:
 
     trace = traced(make, values=False, granularity="kernel")
     assert layers(trace).split(", ")[:8] == [
-        "t_1_1", "addmm_1_2", "add_1_3", "nativebatchnorm_1_5", "nativebatchnorm_2_6", "nativebatchnorm_3_7", "relu_1_8",
-        "split_1_9",
+        "t_1_1", "addmm_1_2", "add_1_3", "nativebatchnorm_1_5", "nativebatchnorm_2_6", "nativebatchnorm_3_7",
+        "relu_1_8", "split_1_9",
     ]  # fmt: skip
     assert trace["relu_1"].parents == ["nativebatchnorm_1_5"]
     assert trace["relu_1"].is_inplace
@@ -289,6 +292,26 @@ def test_generators_inside_a_model() -> None:
     assert layers(traced(make)) == "unbind_1_1, unbind_2_2, mul_1_3 x2, add_1_4 x2"
 
 
+def test_modules_nested_as_deep_as_a_plain_call_can_go() -> None:
+    class Nest(nn.Module):
+        def __init__(self, inner: nn.Module | None) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if self.inner is None else self.inner(x + 1)
+
+    def make() -> Any:
+        model: nn.Module | None = None
+        for _ in range(180):
+            model = Nest(model)
+        return model, x()
+
+    trace = traced(make)
+    assert trace.num_ops == 180
+    assert len(trace.compute_ops[-1].modules) == 179
+
+
 def test_a_tensor_subclass() -> None:
     class Tagged(Tensor):
         pass
@@ -358,17 +381,20 @@ def test_sparse_and_quantized_values() -> None:
     assert trace["mm_1"].parents == ["coalesce_1_2", "t_1_4"] or "mm_1" not in trace
 
 
-def test_nested_tensors() -> None:
+@pytest.mark.filterwarnings("ignore:.*cannot be seen")  # torch keeps an array of its own for jagged ones
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors(layout: torch.layout) -> None:
     def make() -> Any:
         def forward(x: Tensor) -> Tensor:
-            nested = torch.nested.as_nested_tensor([x[0, :2], x[1]], layout=torch.jagged)
-            return (nested * 2).values().sum()
+            nested = torch.nested.as_nested_tensor([x[0, :2], x[1]], layout=layout)
+            return (nested * 2).to_padded_tensor(0.0).sum()
 
         return forward, x()
 
     trace = traced(make, values=False)
     assert trace["output_1"].parents == [trace.compute_ops[-1].layer_label]
-    assert "input_1" in trace["output_1"].input_ancestors
+    assert trace["output_1"].input_ancestors == ["input_1"]
 
 
 # -- models that raise -------------------------------------------------------------------------------------------------
@@ -391,7 +417,9 @@ def raising(error: BaseException) -> Any:
     return Model(forward, fc=nn.Linear(4, 4), deep=Model(fail), unused=nn.ReLU()), x()
 
 
-@pytest.mark.parametrize("error", [Fault("broken"), KeyboardInterrupt(), SystemExit(3), GeneratorExit(), RecursionError("deep")])
+@pytest.mark.parametrize(
+    "error", [Fault("broken"), KeyboardInterrupt(), SystemExit(3), GeneratorExit(), RecursionError("deep")]
+)
 def test_what_the_model_raises_is_raised_with_the_trace_so_far(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         tl.trace(*raising(error))
@@ -539,7 +567,6 @@ def test_two_threads_trace_at_once() -> None:
         thread.join()
     assert errors == []
     assert lines[0] == lines[1] == [NET] * 30
-    assert torch._dynamo.eval_frame._stance.stance == "default"
 
 
 def test_a_thread_that_does_not_trace_is_not_recorded() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.torch.cases import Model, traced, x
+from tests.torch.cases import Model, traced
 
 LOW, HIGH = torch.full((2, 4), -1.0), torch.full((2, 4), 1.0)
 

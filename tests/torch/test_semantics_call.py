@@ -1,5 +1,7 @@
-"""Semantics, section 0: what can be traced, how it is called, and what is left of it. With what section 1 says of arrays
-whose origin cannot be seen."""
+"""Semantics, section 0: what can be traced, how it is called, and what is left of it.
+
+With what section 1 says of arrays whose origin cannot be seen.
+"""
 
 from __future__ import annotations
 
@@ -312,11 +314,11 @@ class Config:
 CONSTANTS: dict[str, Any] = {
     "a global": lambda: (lambda x: x * HALF, x()),
     "a closure": lambda: (lambda half: lambda x: x * half)(torch.full((4,), 0.5)),
-    "a default": lambda: (lambda x, half=torch.full((4,), 0.5): x * half),
+    "a default": lambda: (lambda half: lambda x, half=half: x * half)(torch.full((4,), 0.5)),
     "an attribute of the module": lambda: _with_attribute("half", torch.full((4,), 0.5)),
     "in a list of the module": lambda: _with_attribute("halves", [torch.full((4,), 0.5)]),
     "an attribute of an object": lambda: Plain().encode,
-    "an attribute of a class": lambda: (lambda x: x * Config.offset),
+    "an attribute of a class": lambda: lambda x: x * Config.offset,
     "an attribute of an object of the module": lambda: _with_attribute("config", Config()),
 }
 

@@ -438,7 +438,7 @@ def interleaved_columns() -> Any:
 def the_base_of_a_written_chunk() -> Any:
     def forward(x: Tensor) -> Tensor:
         qkv = x * 2
-        q, k, v = qkv.chunk(3, dim=1)
+        q, k, _ = qkv.chunk(3, dim=1)
         q.mul_(2)
         return qkv.sum() + k.sum()
 

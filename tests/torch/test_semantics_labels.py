@@ -85,8 +85,8 @@ def net() -> Any:
 
 
 LABELS = [
-    "input_1:1", "conv2d_1_1:1", "relu_1_2:1", "conv2d_2_3:1", "relu_2_4:1", "flatten_1_5:1", "linear_1_6:1", "tanh_1_7:1",
-    "linear_1_6:2", "tanh_1_7:2", "linear_1_6:3", "tanh_1_7:3", "linear_2_8:1", "output_1:1",
+    "input_1:1", "conv2d_1_1:1", "relu_1_2:1", "conv2d_2_3:1", "relu_2_4:1", "flatten_1_5:1", "linear_1_6:1",
+    "tanh_1_7:1", "linear_1_6:2", "tanh_1_7:2", "linear_1_6:3", "tanh_1_7:3", "linear_2_8:1", "output_1:1",
 ]  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_save_by_a_label_that_nothing_has_is_a_warning() -> None:
 
 
 def test_save_by_what_is_neither_label_nor_address() -> None:
-    with pytest.raises(SelectorError, match="no module 'features.7'"):
+    with pytest.raises(SelectorError, match=r"no module 'features\.7'"):
         tl.trace(*net(), save="features.7")
 
 

@@ -385,13 +385,16 @@ def orphans_are_numbered_and_hidden() -> Any:
     return forward, x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     ones_1_1
     sum_1_2 <- ones_1_1
     mul_1_3 <- input_1
     output_1 = output <- mul_1_3
-""", keep_orphans=True)
+""",
+    keep_orphans=True,
+)
 def orphans_shown_when_asked_for() -> Any:
     return orphans_are_numbered_and_hidden()
 

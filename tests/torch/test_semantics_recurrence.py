@@ -86,7 +86,9 @@ class Block(nn.Module):
 
 
 @TABLE("""
-    linear_1_1, gelu_1_2, mul_1_3, add_1_4, linear_2_5, gelu_2_6, mul_2_7, add_2_8, linear_3_9, gelu_3_10, mul_3_11, add_3_12
+    linear_1_1, gelu_1_2, mul_1_3, add_1_4,
+    linear_2_5, gelu_2_6, mul_2_7, add_2_8,
+    linear_3_9, gelu_3_10, mul_3_11, add_3_12
 """)
 def blocks_in_a_loop_with_a_residual_add() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Semantics, sections 4 and 7: values as they were at their Op, in whatever mode the model ran; call sites, types, costs."""
+"""Semantics, sections 4 and 7: values as they were at their Op, in any mode of the model; call sites, types, costs."""
 
 from __future__ import annotations
 
@@ -297,14 +297,17 @@ def test_graph_of_transforms(case: Case) -> None:
     assert graph(traced(case.make, **case.options)) == case.expected
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     linear_1_1 <- input_1
     sin_1_2 <- linear_1_1
     sum_1_3 <- sin_1_2
     mul_1_4 <- sum_1_3
     output_1 = output <- mul_1_4
-""", values=False)
+""",
+    values=False,
+)
 def vmap_in_a_model() -> Any:
     def forward(self: Any, x: Tensor) -> Tensor:
         return torch.func.vmap(lambda row: torch.sin(self.fc(row)).sum())(x) * 2
@@ -312,42 +315,52 @@ def vmap_in_a_model() -> Any:
     return Model(forward, fc=nn.Linear(4, 4)), x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     sin_1_1 <- input_1
     permute_1_2 <- sin_1_1
     add_1_3 <- permute_1_2
     output_1 = output <- add_1_3
-""", values=False)
+""",
+    values=False,
+)
 def vmap_that_moves_the_batch_axis() -> Any:
     return lambda x: torch.func.vmap(lambda c: torch.sin(c), in_dims=1, out_dims=0)(x) + 1, x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     sin_1_1 <- input_1
     sum_1_2 <- sin_1_1
     grad_1_3 <- sum_1_2, input_1
     mul_1_4 <- grad_1_3
     output_1 = output <- mul_1_4
-""", values=False)
+""",
+    values=False,
+)
 def grad_in_a_model() -> Any:
     return lambda x: torch.func.grad(lambda y: torch.sin(y).sum())(x) * 2, x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     sin_1_1 <- input_1
     sum_1_2 <- sin_1_1
     grad_1_3 <- sum_1_2, input_1
     mul_1_4 <- grad_1_3
     output_1 = output <- mul_1_4
-""", values=False)
+""",
+    values=False,
+)
 def vmap_of_grad() -> Any:
     return lambda x: torch.func.vmap(torch.func.grad(lambda row: torch.sin(row).sum()))(x) * 2, x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     oneslike_1_1 <- input_1
     makedual_1_2 <- input_1, oneslike_1_1
@@ -356,12 +369,15 @@ def vmap_of_grad() -> Any:
     unpackdual_2_5 <- sin_1_3
     mul_1_6 <- unpackdual_2_5
     output_1 = output <- mul_1_6
-""", values=False)
+""",
+    values=False,
+)
 def jvp_in_a_model() -> Any:
     return lambda x: torch.func.jvp(torch.sin, (x,), (torch.ones_like(x),))[1] * 2, x()
 
 
-@TABLE("""
+@TABLE(
+    """
     input_1 = input.x
     detach_1_1 <- input_1
     requiresgrad_1_2 <- detach_1_1
@@ -370,7 +386,9 @@ def jvp_in_a_model() -> Any:
     grad_1_5 <- sum_1_4, requiresgrad_1_2
     add_1_6 <- grad_1_5
     output_1 = output <- add_1_6
-""", values=False)
+""",
+    values=False,
+)
 def autograd_grad_in_a_model() -> Any:
     def forward(x: Tensor) -> Tensor:
         y = x.detach().requires_grad_()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torchlens as tl
 
+import torchlens as tl
 from torchlens_core.backend import Discovery
 from torchlens_core.plan import Plan
 from torchlens_core.program import Func

@@ -20,7 +20,7 @@ import torchlens_torch
 
 _PLUGIN = str(Path(torchlens_torch.__file__).parent)
 
-# Frames of the plugin that run the model's own code, or a function of torch for it. All its others work on their own account.
+# Frames of the plugin that run the model's own code, or a function of torch for it. All others work for the plugin.
 _RUNNERS = frozenset({"__torch_function__", "__torch_dispatch__", "run", "__call__", "capture"})
 
 # Kernels that make no array: reads are events on the Op that they read, and the profiler's marks are nothing.
@@ -38,7 +38,7 @@ EXPORTS = ("numpy", "__array__", "__dlpack__", "tolist")
 
 
 class Kernel(NamedTuple):
-    """One kernel that ran: its name, when it began, the plugin's function and torch's that it ran under, and the line."""
+    """One kernel that ran: its name, when it began, the plugin's function and torch's it ran under, and the line."""
 
     name: str
     time_ns: int

@@ -11,7 +11,7 @@ from tests.zoo.catalogue_entry import Arguments, Entry
 from tests.zoo.torchvision_cpu import import_torchvision
 
 import_torchvision()  # transformers imports torchvision where it finds one
-import transformers
+import transformers  # noqa: E402
 
 transformers.logging.set_verbosity_error()  # the tiny configurations have fewer tokens than the usual special ones
 

@@ -9,7 +9,7 @@ from tests.zoo.catalogue_entry import Entry, image
 from tests.zoo.torchvision_cpu import import_torchvision
 
 import_torchvision()  # timm imports torchvision
-import timm
+import timm  # noqa: E402
 
 Row = tuple[str, str, int, dict[str, Any]]  # model, family, height and width of the image, options
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -1,9 +1,9 @@
 """The contract between core and a framework's plugin: what a backend is, and what it can declare that it cannot do.
 
-A backend runs the model, sees its operations and knows its arrays. It knows no label, no layer, no selector and no file.
-While the model runs it asks a :class:`~torchlens_core.session.Session` what to do with each operation, and writes down
-what it saw there. Nothing here imports a framework, and a plugin's module should not either until its first capture:
-an array can only exist where its framework has been imported, so ``claims`` looks into ``sys.modules``.
+A backend runs the model, sees its operations and knows its arrays. It knows no label, no layer, no selector and no
+file. While the model runs it asks a :class:`~torchlens_core.session.Session` what to do with each operation, and writes
+down what it saw there. Nothing here imports a framework, and a plugin's module should not either until its first
+capture: an array can only exist where its framework has been imported, so ``claims`` looks into ``sys.modules``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class not_implemented:
-    """Declares in a backend's class body that a job cannot be done. Calling it raises; the capability table reads it."""
+    """Declares in a backend's class body that a job cannot be done. Calls raise; the capability table reads it."""
 
     def __init__(self, why: str, instead: str = "") -> None:
         self.why = why
@@ -50,6 +50,7 @@ class Call:
     kwargs: Mapping[str, Any]
 
     def run(self) -> Any:
+        """Call the model, and return what it returns."""
         return self.model(*self.args, **self.kwargs)
 
 
@@ -74,6 +75,7 @@ class Discovery:
     state: list[State] = field(default_factory=list)
 
     def addresses(self) -> frozenset[str]:
+        """Of all modules, each under every name that it has."""
         return frozenset(address for info, _ in self.modules for address in (info.address, *info.aliases))
 
 
@@ -81,10 +83,12 @@ class Arrays(ABC):
     """What core needs to do with a framework's arrays. Verbs take values first and return new ones."""
 
     @abstractmethod
-    def is_array(self, value: Any) -> bool: ...
+    def is_array(self, value: Any) -> bool:
+        """Whether a value is an array of the framework."""
 
     @abstractmethod
-    def meta(self, array: Any) -> Meta: ...
+    def meta(self, array: Any) -> Meta:
+        """What is noted of every array, kept or not: shape, dtype, device and the like."""
 
     @abstractmethod
     def dtype_name(self, dtype: Any) -> str:
@@ -108,14 +112,15 @@ class Arrays(ABC):
 
     @abstractmethod
     def cast(self, array: Any, dtype: Any, device: Any) -> Any:
-        """With another dtype or on another device; None leaves it. Names are taken as well as the framework's objects."""
+        """With another dtype or on another device; None leaves it. Takes names as well as the framework's objects."""
 
     @abstractmethod
     def to_numpy(self, array: Any) -> Any:
         """A numpy array (dtypes of ml_dtypes included); raises NotSupported for one without data."""
 
     @abstractmethod
-    def from_numpy(self, array: Any) -> Any: ...
+    def from_numpy(self, array: Any) -> Any:
+        """An array of the framework with the contents of a numpy array (dtypes of ml_dtypes included)."""
 
     def constant_name(self, value: Any) -> tuple[str, str] | None:
         """Kind and name of one of the framework's own constants: ``('dtype', 'float32')``, ``('device', 'cpu')``.

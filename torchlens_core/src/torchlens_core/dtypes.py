@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,10 +22,11 @@ def itemsize(name: str) -> float:
 
 
 @functools.cache
-def numpy_dtype(name: str) -> np.dtype | None:
+def numpy_dtype(name: str) -> np.dtype[Any] | None:
     """The numpy dtype of this name, those of ml_dtypes included; None where there is none."""
     if hasattr(ml_dtypes, name):
-        return np.dtype(getattr(ml_dtypes, name))
+        narrow: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return narrow
     try:
         return np.dtype(name)
     except TypeError:

@@ -1,4 +1,4 @@
-"""All exceptions and warnings of TorchLens. One root, so that ``except TorchLensError`` catches ours and nothing else."""
+"""All exceptions and warnings of TorchLens. One root: ``except TorchLensError`` catches ours and nothing else."""
 
 from __future__ import annotations
 

@@ -50,19 +50,20 @@ class Labels:
             self.pass_of.append(len(self.nodes[layer]))
 
     def num_passes(self, layer: int) -> int:
+        """How many nodes a layer has."""
         return len(self.nodes[layer])
 
     def short(self, layer: int) -> str:
-        """``conv2d_3``"""
+        """Short label of a layer, ``conv2d_3``."""
         return f"{self.types[layer]}_{self.type_index[layer]}"
 
     def layer(self, layer: int) -> str:
-        """``conv2d_3_7``; ``input_1``"""
+        """Label of a layer: ``conv2d_3_7``, ``input_1``."""
         total = self.total_index[layer]
         return f"{self.short(layer)}_{total}" if total else self.short(layer)
 
     def op(self, node: int) -> str:
-        """``conv2d_3_7:1``"""
+        """Label of a node: ``conv2d_3_7:1``."""
         return f"{self.layer(self.layer_of[node])}:{self.pass_of[node]}"
 
     def neighbour(self, node: int) -> str:

@@ -108,4 +108,4 @@ class Lookup:
         return keys + sorted(names)
 
 
-_HELP = "Names are labels ('relu_1_2', 'relu_1', 'linear_1:2'), module addresses ('features.6'), and addresses of parameters."
+_HELP = "Names are labels ('relu_1_2', 'relu_1', 'linear_1:2'), and addresses of modules ('features.6') and parameters."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SelectorError
-from .selectors import LABEL_PATTERN, STATIC, Names, Nth, Selector, label, module, module_named, settled_by_modules
+from .selectors import LABEL_PATTERN, STATIC, Names, Selector, counted, label, module, module_named, settled_by_modules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ def keep(
     dtype: Any = None,
     device: Any = None,
 ) -> Keep:
-    """Keep less of each value: ``save=tl.keep(tl.func('relu'), transform=lambda t: t.mean((2, 3)), dtype='float16')``."""
+    """Keep less of each value: ``save=tl.keep(tl.func('relu'), transform=lambda a: a.mean(), dtype='float16')``."""
     return Keep(_Name(selector) if isinstance(selector, str) else selector, transform, dtype, device)
 
 
@@ -102,8 +102,7 @@ class Plan:
         self.saves_everything = any(item.selector is None for item in self.keeps)
         self.is_static = self.reads <= STATIC | {"output_of"}  # modules answer when they return
         self.asks_modules = "output_of" in self.reads  # answered when a module returns
-        parts = [part for selector in self.selectors for part in selector.parts()]
-        self._counted = list(dict.fromkeys(part.inner for part in parts if isinstance(part, Nth)))
+        self._counted = counted(self.selectors)
 
     def bind(self, names: Names) -> None:
         """Resolve strings to labels and addresses of this model; raise SelectorError for what it cannot have."""
@@ -121,8 +120,8 @@ class Plan:
 
     def decide(self, site: Any) -> Decision:
         """The answer for one site: a live one, or one of a pair (function, scope) when the plan is static."""
-        for counted in self._counted:  # at every site, whatever else the selectors that count are combined with
-            site.number_among(counted)
+        for selector in self._counted:  # at every site, whatever else the selectors that count are combined with
+            site.number_among(selector)
         stop = self.halt is not None and self.halt.matches(site) is True
         candidate: Keep | None = None
         for item in self.keeps:

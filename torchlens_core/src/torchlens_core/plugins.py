@@ -1,4 +1,4 @@
-"""Finding plugins and choosing a backend. Plugins are found by entry point and loaded once; a broken one harms no other."""
+"""Plugins and the choice of a backend. Plugins are found by entry point, loaded once; a broken one harms no other."""
 
 from __future__ import annotations
 

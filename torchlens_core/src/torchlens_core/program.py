@@ -1,7 +1,7 @@
 """What ran, as a backend wrote it down: rows, scopes, sources, call sites and events. No values, no labels.
 
-A *Program* is the raw tape of one run. Everything a user sees (edges, layers, labels, costs) is derived from it, once and
-lazily, by :mod:`torchlens_core.graph`. The arrays that were kept live beside it, by *value id*.
+A *Program* is the raw tape of one run. Everything a user sees (edges, layers, labels, costs) is derived from it, once
+and lazily, by :mod:`torchlens_core.graph`. The arrays that were kept live beside it, by *value id*.
 
 Value ids ("vids") are consecutive integers. Each array that was seen has one, and each write to an array gives it a new
 one: a vid names *an array at a moment*. ``Program.metas[vid]`` describes it.
@@ -192,6 +192,8 @@ class Event(NamedTuple):
 
 
 class Output(NamedTuple):
+    """One array that the model returned, and where in what it returned."""
+
     path: str  # '' for a bare array, 'logits', 'pair.0'
     vid: int
 
@@ -227,13 +229,11 @@ class Program:
     kernels: dict[int, tuple[str, ...]] = field(default_factory=dict)  # row -> kernel names seen below it
     rng: dict[int, Any] = field(default_factory=dict)  # row -> generator state before it; -1: before the run
     batch_dims: dict[int, tuple[int, ...]] = field(default_factory=dict)  # vid -> axes added by vmap
-    constants: Mapping[int, Any] = field(default_factory=dict)  # vid -> array at the start, where a replay was asked for
-    settings: dict[int, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # row -> arguments by name; filled when asked for
+    constants: Mapping[int, Any] = field(default_factory=dict)  # vid -> array at the start, where replay was asked for
+    settings: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # row -> arguments by name, once asked for
     costs: dict[int, Cost | None] = field(default_factory=dict)  # row -> its cost; filled when asked for
     facts: dict[str, Any] = field(default_factory=dict)  # started_at, duration_ns, framework_version, halted, error ...
-    source: Mapping[str, Mapping[int, str]] | None = None  # file -> line -> text, of a loaded trace; None: read the files
+    source: Mapping[str, Mapping[int, str]] | None = None  # file -> line -> text, of a loaded trace; None: read files
 
     def frames(self, site: int) -> tuple[Frame, ...]:
         """Frames of a call site, outermost first, from the enclosing scope's call inwards."""

@@ -30,8 +30,8 @@ def input_names(function: Callable[..., Any], count: int) -> list[str]:
 def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """What a callable can be or use, with names.
 
-    Itself and the object that it is a method of (both named ``''``), the attributes of an object that is called, what it
-    closes over, and what it names among its globals.
+    Itself and the object that it is a method of (both named ``''``), the attributes of an object that is called, what
+    it closes over, and what it names among its globals.
     """
     while isinstance(model, functools.partial):
         model = model.func
@@ -43,7 +43,7 @@ def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     function = inspect.unwrap(getattr(model, "__func__", model))
     if not isinstance(function, FunctionType):
         function = type(model).__call__
-    if holder is not function:
+    if not isinstance(holder, FunctionType):
         yield from getattr(holder, "__dict__", {}).items()
     if isinstance(function, FunctionType):
         yield from _closed_over(function)
@@ -60,16 +60,18 @@ def _closed_over(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, function.__globals__[name]
 
 
-def find_constant(array: Any, discovery: Discovery, frame: FrameType | None) -> str | None:
-    """Where an array that no operation made stands in the model's own code; None where it was made unseen.
+def attributes(discovery: Discovery) -> Iterator[tuple[str, Any]]:
+    """Everything that attributes of the model's modules hold, with addresses.
 
-    It may be an attribute of a module that is not registered as state, a global, or a variable that a function closes
-    over.
+    To be asked before the run, for a model can set attributes while it runs.
     """
     for info, module in discovery.modules:
         for name, value in getattr(module, "__dict__", {}).items():
-            if _holds(value, array):
-                return f"{info.address}.{name}" if info.address else name
+            yield f"{info.address}.{name}" if info.address else name, value
+
+
+def find_variable(array: Any, frame: FrameType | None) -> str | None:
+    """The global, or the variable closed over, through which the functions now running can reach an array."""
     while frame is not None and frame.f_code is not Call.run.__code__:
         code = frame.f_code
         for name in (*code.co_names, *code.co_freevars):

@@ -73,7 +73,9 @@ class Replay:
             returned = [array for _, array in self._backend.leaves(result)]
             expected = [vid for vid, _ in walk_outs(row.outs) if vid is not None]
             if len(returned) != len(expected):
-                raise ReplayError(f"Row {index} ({row.func.name}) returned {len(returned)} arrays and {len(expected)} before.")
+                raise ReplayError(
+                    f"Row {index} ({row.func.name}) returned {len(returned)} arrays and {len(expected)} before."
+                )
             for vid, array in zip(expected, returned, strict=True):
                 made[vid] = env[vid] = env.get(vid, array)
         for vid in list(made):

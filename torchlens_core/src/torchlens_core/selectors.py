@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +47,7 @@ class Selector(ABC):
     def matches(self, site: Any) -> bool | None:
         """True, False, or None where the site cannot tell yet."""
 
-    def check(self, names: Names) -> None:
+    def check(self, names: Names) -> None:  # noqa: B027  (most selectors name nothing)
         """Raise SelectorError where the selector names what the model cannot have."""
 
     def parts(self) -> Iterator[Selector]:
@@ -72,7 +72,7 @@ class Selector(ABC):
 
     def nth(self, number: int) -> Selector:
         """The ``number``-th match in the order of the run, from 1; works while the model runs, where labels do not."""
-        return Nth(self, number)
+        return _Nth(self, number)
 
     def sites(self, trace: Trace) -> Selection:
         """The Ops of a trace that match."""
@@ -161,9 +161,7 @@ class _Not(Selector):
 
 
 @dataclass(frozen=True)
-class Nth(Selector):
-    """One match of another selector, by its number in the order of the run."""
-
+class _Nth(Selector):
     inner: Selector
     number: int
 
@@ -189,6 +187,12 @@ class Nth(Selector):
 
     def __repr__(self) -> str:
         return f"{self.inner!r}.nth({self.number})"
+
+
+def counted(selectors: Iterable[Selector]) -> list[Selector]:
+    """The selectors whose matches have to be counted (``nth``) to answer these, each once."""
+    parts = (part for selector in selectors for part in selector.parts())
+    return list(dict.fromkeys(part.inner for part in parts if isinstance(part, _Nth)))
 
 
 def settled_by_modules(selector: Selector) -> bool:
@@ -308,7 +312,7 @@ def _is_call(label: str, address: str, number: str) -> bool:
 
 def module_named(selector: Selector) -> str | None:
     """The address that a plain ``tl.module(address)`` names, '' for the model; None for any other selector."""
-    return selector._name if isinstance(selector, _Module) else None  # type: ignore[attr-defined,no-any-return]
+    return selector._name if isinstance(selector, _Module) else None  # type: ignore[attr-defined]
 
 
 # -- what it is called -------------------------------------------------------------------------------------------------

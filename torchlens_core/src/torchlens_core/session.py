@@ -17,8 +17,8 @@ from .plan import ASK, NOTHING, SAVE, Decision, Keep, Plan
 from .program import Event, Func, Meta, Output, Outs, Row, Scope, ScopeKind, Source, SourceKind, walk_outs
 from .selectors import Selector
 
-# What ran, beside what modules returned; call sites; what an exact replay needs; names of the kernels below each Op; a row
-# for each kernel; durations even where the framework runs behind the program's back.
+# What ran, beside what modules returned; call sites; what an exact replay needs; names of the kernels below each Op; a
+# row for each kernel; durations even where the framework runs behind the program's back.
 NEEDS: Final = frozenset({"operations", "sites", "replay", "kernels", "kernel rows", "profile"})
 
 

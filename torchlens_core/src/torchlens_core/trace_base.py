@@ -83,8 +83,9 @@ class TraceBase(Record):
     @cached_property
     def layers(self) -> Accessor[Layer]:
         """All layers that are shown, by label."""
-        records = lambda: {self.labels.layer(layer): Layer(self._trace, layer) for layer in self.structure.layers}
-        return Accessor(Layer, records, "layer")
+        return Accessor(
+            Layer, lambda: {self.labels.layer(n): Layer(self._trace, n) for n in self.structure.layers}, "layer"
+        )
 
     def layer(self, number: int) -> Layer:
         """A layer by its number in ``labels``."""

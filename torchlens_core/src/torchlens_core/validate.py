@@ -1,8 +1,7 @@
-"""Proof that a capture is complete and true: replay it and compare, then replay it with other parameters and compare with
-the model itself.
+"""Proof that a capture is complete and true: replayed, it gives what the model gives, with other parameters too.
 
-Replay alone hides errors: an operation that was missed left its result in a recorded constant, and the replay of the very
-same run agrees. With other parameters it does not.
+Replay alone hides errors: an operation that was missed left its result in a recorded constant, and the replay of the
+very same run agrees. With other parameters, compared with the model itself, it does not.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backend import Arrays, Backend, Call, Discovery
+from .backend import Arrays, Backend, Call
 from .errors import ReplayError
 from .graph import Kind
 from .op import Op
@@ -59,7 +58,8 @@ class Validation:
             lines.append(f"other parameters: another path from {self.diverged_at}")
         elif self.perturbed_difference is not None:
             moved = "" if self.moved else " (but they did not change the outputs)"
-            lines.append(f"other parameters, replayed against the model: largest difference {self.perturbed_difference:.3g}{moved}")
+            largest = f"largest difference {self.perturbed_difference:.3g}{moved}"
+            lines.append(f"other parameters, replayed against the model: {largest}")
         return "\n".join(lines + [f"- {problem}" for problem in self.problems])
 
 
@@ -78,8 +78,8 @@ def validate(
     1. The outputs of the traced run equal those of a plain run.
     2. Every recorded operation, run again from the inputs on, gives the recorded value.
     3. With other parameters, the replay gives what the model gives with them. Where an array that was read as a Python
-       value (``if x > 0``, ``x.item()``), or a shape that depends on data, comes out otherwise, the model may take another
-       path: the report says at which event, and compares no further.
+       value (``if x > 0``, ``x.item()``), or a shape that depends on data, comes out otherwise, the model may take
+       another path: the report says at which event, and compares no further.
 
     Args:
         random_seed: of the other parameters.
@@ -106,7 +106,8 @@ class _Validator:
     def run(self) -> Validation:
         plain = self._plain_outputs()
         with self._backend.preserve(self._call, self._discovery):
-            made, returned = run(self._backend, self._call, Plan(True), {"operations", "sites", "replay"}, discovery=self._discovery)
+            needs = {"operations", "sites", "replay"}
+            made, returned = run(self._backend, self._call, Plan(True), needs, discovery=self._discovery)
             self.report.trace = made
             self._compare_outputs(plain, self._leaves(returned))
             self._replay(made)  # before the state is put back: values in its memory were kept by reference
@@ -123,7 +124,9 @@ class _Validator:
 
     def _compare_outputs(self, plain: list[tuple[str, Any]], traced: list[tuple[str, Any]]) -> None:
         if [path for path, _ in plain] != [path for path, _ in traced]:
-            self.report.problems.append(f"The traced run returned {[p for p, _ in traced]}, the plain one {[p for p, _ in plain]}.")
+            self.report.problems.append(
+                f"The traced run returned {[path for path, _ in traced]}, the plain one {[path for path, _ in plain]}."
+            )
             return
         for (path, left), (_, right) in zip(plain, traced, strict=True):
             self.report.outputs_difference = max(self.report.outputs_difference, self._difference(left, right))
@@ -154,7 +157,8 @@ class _Validator:
                 sources[source.vid] = self._arrays.copy(program.constants[source.vid])
             elif source.kind == "param":
                 array = parameters.get(source.address, state[source.address])
-                sources[source.vid] = self._arrays.copy(array) if source.vid in _written(program) else self._arrays.detach(array)
+                own = self._arrays.copy if source.vid in _written(program) else self._arrays.detach
+                sources[source.vid] = own(array)
         for row in program.rows:
             if row.func.undefined:
                 filled = (vid for vid, _ in walk_outs(row.outs) if vid is not None and vid in made.values)
@@ -172,7 +176,9 @@ class _Validator:
             self.report.replay_difference = max(self.report.replay_difference, self._difference(recorded, array))
             if not self._arrays.equal(recorded, array, **self._tolerance):
                 label = Op(made, made.graph.node_of[vid]).label
-                self.report.problems.append(f"{label}: replayed from its inputs it gives another value than was recorded.")
+                self.report.problems.append(
+                    f"{label}: replayed from its inputs it gives another value than was recorded."
+                )
 
     # -- replay with other parameters ------------------------------------------------------------------------------
 
@@ -197,7 +203,9 @@ class _Validator:
             return
         replayed = [self._arrays.copy(replay[output.vid]) for output in made.program.outputs]
         if len(replayed) != len(expected):
-            report.problems.append(f"With other parameters the model returned {len(expected)} arrays, the replay {len(replayed)}.")
+            report.problems.append(
+                f"With other parameters the model returned {len(expected)} arrays, the replay {len(replayed)}."
+            )
             return
         report.perturbed_difference = 0.0
         for (path, left), (_, before), right in zip(expected, plain, replayed, strict=True):
@@ -205,7 +213,8 @@ class _Validator:
             report.moved = report.moved or not self._arrays.equal(left, before, rtol=0.0, atol=0.0)
             if not self._arrays.equal(left, right, **self._tolerance):
                 report.problems.append(
-                    f"With other parameters the replay's output {path!r} is not the model's: an operation is missing from the trace."
+                    f"With other parameters the replay's output {path!r} is not the model's: "
+                    "an operation is missing from the trace."
                 )
 
     def _follow(self, made: Trace, replay: Replay) -> str | None:
@@ -222,7 +231,8 @@ class _Validator:
                     step = next(steps)
                 except Exception as error:  # of the framework: a recorded argument does not fit the new values
                     row = program.rows[number]
-                    return f"row {number} ({row.func.name}), whose recorded arguments do not fit: {type(error).__name__}: {error}"
+                    said = f"{type(error).__name__}: {error}"
+                    return f"row {number} ({row.func.name}), whose recorded arguments do not fit: {said}"
                 for vid, array in step.arrays.items():
                     if tuple(self._arrays.meta(array)[0]) != tuple(program.metas[vid][0]):
                         label = Op(made, made.graph.node_of[vid]).label

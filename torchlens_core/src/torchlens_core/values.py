@@ -51,8 +51,10 @@ class LiveValues:
         return len(self._held.keys() | self._results.keys())
 
     def numpy(self, vid: int) -> Any:
+        """The value as a numpy array; as it is where it is no array."""
         value = self[vid]
         return self._arrays.to_numpy(value) if self._arrays.is_array(value) else value
 
     def is_transformed(self, vid: int) -> bool:
+        """Whether what is kept is a function of the value, and not the value itself."""
         return vid in self._results

@@ -61,9 +61,9 @@ class TorchArrays(Arrays):
         array, version = held
         if version is not None and array._version != version:
             raise ValueOverwritten(
-                "The array was kept by reference and has been overwritten since the run, by code that the trace does not see "
-                "(an in-place operation after it, an optimizer step, a cache). Read values before that, or keep copies: "
-                "save=tl.keep(selector, transform=lambda t: t.clone())."
+                "The array was kept by reference and has been overwritten since the run, by code that the trace does "
+                "not see (an in-place operation after it, an optimizer step, a cache). Read values before that, or "
+                "keep copies: save=tl.keep(selector, transform=lambda t: t.clone())."
             )
         return array
 
@@ -89,8 +89,8 @@ class TorchArrays(Arrays):
             array = array.dequantize()
         bits = _BY_BITS.get(array.dtype)
         if bits is not None:
-            return array.contiguous().view(bits[0]).numpy().view(bits[1])  # type: ignore[no-any-return]
-        return array.numpy()  # type: ignore[no-any-return]
+            return array.contiguous().view(bits[0]).numpy().view(bits[1])
+        return array.numpy()
 
     def from_numpy(self, array: np.ndarray[Any, Any]) -> Tensor:
         bits = _BY_NUMPY.get(array.dtype)

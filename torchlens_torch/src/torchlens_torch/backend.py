@@ -28,6 +28,7 @@ arrays = TorchArrays()
 
 
 def capture(call: Call, session: Session) -> Any:
+    """Run the model, write down in the session what it does, and return what it returns."""
     return run.capture(call, session)
 
 

@@ -25,7 +25,7 @@ from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
 from .memory import Memory, meta_of
-from .origins import Origins
+from .origins import Origins, TransformBegun
 from .timing import wait
 
 _PLAIN, _TENSOR, _CONTAINER = range(3)
@@ -35,6 +35,7 @@ _BASE_CLASSES: dict[type, int] = {
     tuple: _CONTAINER, list: _CONTAINER, dict: _CONTAINER, slice: _CONTAINER,
 }  # fmt: skip
 _EMPTY: dict[str, Any] = {}
+_IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
 _ref = weakref.ref
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
@@ -89,32 +90,35 @@ class Recorder(TorchFunctionMode):
         ins: list[int] = []
         deps: list[tuple[int, int]] | None = None
         template: list[Any] = []
-        for value in args:
-            kind = classes.get(value.__class__)
-            if kind is None:
-                kind = self._classify(value)
-            if kind == _TENSOR:
-                entry = known.get(id(value))
-                if entry is not None and (entry[0] is None or entry[0]() is value):
-                    vid = entry[1]
+        keywords: dict[str, Any] = _EMPTY
+        try:
+            for value in args:
+                kind = classes.get(value.__class__)
+                if kind is None:
+                    kind = self._classify(value)
+                if kind == _TENSOR:
+                    entry = known.get(id(value))
+                    if entry is not None and (entry[0] is None or entry[0]() is value):
+                        vid = entry[1]
+                    else:
+                        vid = self._vid_of_argument(value)
                     if vid < self.watermark:
                         deps = self._depend(value, vid, len(ins), deps)
+                    ins.append(vid)
+                    template.append(HOLE)
+                elif kind == _PLAIN:
+                    template.append(value)
                 else:
-                    vid = self.vid_of(value)
-                ins.append(vid)
-                template.append(HOLE)
-            elif kind == _PLAIN:
-                template.append(value)
-            else:
-                value, deps = self._container(value, ins, deps)
-                template.append(value)
-        keywords: dict[str, Any] = _EMPTY
-        if kwargs:
-            keywords = kwargs
-            for value in kwargs.values():
-                if classes.get(value.__class__) != _PLAIN:
-                    keywords, deps = self._container(kwargs, ins, deps)
-                    break
+                    value, deps = self._container(value, ins, deps)
+                    template.append(value)
+            if kwargs:
+                keywords = kwargs
+                for value in kwargs.values():
+                    if classes.get(value.__class__) != _PLAIN:
+                        keywords, deps = self._container(kwargs, ins, deps)
+                        break
+        except TransformBegun:  # in this call: its recording begins anew, with the transform's handler before this one
+            return self.__torch_function__(func, types, args, kwargs)
         if info.event is not None:
             result = func(*args, **(kwargs or _EMPTY))
             session.note(info.event, ins[0] if ins else -1, result, site)
@@ -136,10 +140,13 @@ class Recorder(TorchFunctionMode):
             out.__class__ is Tensor
             and targets is None
             and ((entry := known.get(id(out))) is None or (entry[0] is not None and entry[0]() is not out))
-        ):  # type: ignore[misc]
+        ):
             outs: Any = len(session.metas)
             node = out.grad_fn
-            session.metas.append((out.shape, out.dtype, out.device, None if node is None else type(node).__name__))  # type: ignore[arg-type]
+            try:
+                session.metas.append((out.shape, out.dtype, out.device, None if node is None else type(node).__name__))  # type: ignore[arg-type]
+            except RuntimeError:  # a nested tensor has no shape
+                session.metas.append(meta_of(out))
             known[id(out)] = (_ref(out), outs)
         else:
             out, outs = self._register(info, out, targets)
@@ -193,7 +200,7 @@ class Recorder(TorchFunctionMode):
             if kind is None:
                 kind = self._classify(item)
             if kind == _TENSOR:
-                vid = self.vid_of(item)
+                vid = self._vid_of_argument(item)
                 if vid < self.watermark:
                     deps = self._depend(item, vid, len(ins), deps)
                 ins.append(vid)
@@ -216,6 +223,14 @@ class Recorder(TorchFunctionMode):
         if entry is not None and (entry[0] is None or entry[0]() is array):
             return self.known[id(array)][1]  # looked up again: the first read of a buffer replaces its entry
         return self.origins.add(array) if self.sees_operations else self.assign(array)
+
+    def _vid_of_argument(self, array: Tensor) -> int:
+        """The value id of an argument of the call being recorded."""
+        is_transformed = "__torch_function__" in vars(self)
+        vid = self.vid_of(array)
+        if "__torch_function__" in vars(self) and not is_transformed:
+            raise TransformBegun
+        return vid
 
     def pin(self, array: Tensor, vid: int) -> None:
         """Give an array a value id for the rest of the run."""
@@ -258,8 +273,15 @@ class Recorder(TorchFunctionMode):
         outs = mirror(out, self.assign)
         return out, outs if _has_arrays(outs) else None
 
-    def pass_through(self, info: Func, array: Tensor, vid: int) -> tuple[Tensor, int]:
-        """Record that an array was handed on unchanged. Returns a fresh alias of it and the alias's value id."""
+    def is_overwritten(self, array: Tensor, vid: int) -> bool:
+        """Whether an array's memory was written through another array since it became ``vid``."""
+        if vid >= self.watermark:
+            return False
+        with torch._C.DisableTorchFunction():
+            return self.memory.last_write(array, vid) is not None
+
+    def pass_through(self, array: Tensor, vid: int) -> tuple[Tensor, int]:
+        """Record that an array was handed on as it is. Returns a fresh alias of it and the alias's value id."""
         session = self.session
         with torch._C.DisableTorchFunction():
             start = perf_counter_ns()
@@ -268,7 +290,7 @@ class Recorder(TorchFunctionMode):
             deps = self._depend(array, vid, 0, None) if vid < self.watermark else None
             if deps:
                 session.deps[len(session.rows)] = tuple(deps)
-            row = Row(info, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
+            row = Row(_IDENTITY, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
             self.append(row, alias)
         return alias, new
 
@@ -285,6 +307,7 @@ class Recorder(TorchFunctionMode):
             self._stop(row.outs)
 
     def is_known(self, array: Tensor) -> bool:
+        """Whether the array has a value id; an id of Python may be that of one that is gone."""
         entry = self.known.get(id(array))
         return entry is not None and (entry[0] is None or entry[0]() is array)
 

@@ -31,8 +31,11 @@ class Constants:
         }
 
     def find(self, array: Tensor, frame: FrameType | None, model: Any) -> str | None:
-        """Where an array stands: an attribute of a module, a global, a variable that a function closes over, a default of
-        its arguments, or in an object or container there. None where it was made during the run, unseen."""
+        """Where an array stands, or None where it was made during the run, unseen.
+
+        An attribute of a module, a global, a variable that a function closes over, a default of its arguments, or in an
+        object or container there.
+        """
         for info, module in self._modules:
             for name, value in vars(module).items():
                 if value is array:
@@ -92,7 +95,7 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
         return value.values()
     own = getattr(value, "__dict__", None)
-    if own is None or type(value).__module__ == "builtins" and not isinstance(value, type):
+    if own is None or (type(value).__module__ == "builtins" and not isinstance(value, type)):
         return ()
     shared = () if isinstance(value, type) else vars(type(value)).values()
     return (*own.values(), *(part for part in shared if isinstance(part, Tensor)))

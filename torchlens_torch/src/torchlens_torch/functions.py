@@ -1,4 +1,4 @@
-"""What the plugin knows of each function of torch: its name and type, what it writes, whether it is an operation at all."""
+"""What the plugin knows of each function of torch: its name and type, what it writes, whether it is an operation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _READ_PROPERTIES = frozenset(
 # An array read as a Python value.
 _EVENTS = {
     "__bool__": "bool", "__int__": "int", "__float__": "float", "__complex__": "complex", "__index__": "index",
-    "item": "item", "tolist": "tolist", "is_nonzero": "bool", "equal": "bool", "allclose": "bool", "__contains__": "bool",
+    "item": "item", "tolist": "tolist", "is_nonzero": "bool", "equal": "bool", "allclose": "bool",
+    "__contains__": "bool",
 }  # fmt: skip
 
 # Hand out the memory itself: whoever has it can write without being seen.
@@ -56,9 +57,9 @@ _INPLACE_DUNDERS = frozenset(
 )
 
 _RANDOM = frozenset(
-    "rand rand_like randn randn_like randint randint_like randperm normal normal_ uniform_ random_ bernoulli bernoulli_ "
-    "exponential_ geometric_ cauchy_ log_normal_ multinomial poisson binomial dropout dropout_ dropout1d dropout2d "
-    "dropout3d alpha_dropout alpha_dropout_ feature_dropout feature_dropout_ feature_alpha_dropout "
+    "rand rand_like randn randn_like randint randint_like randperm normal normal_ uniform_ random_ bernoulli "
+    "bernoulli_ exponential_ geometric_ cauchy_ log_normal_ multinomial poisson binomial dropout dropout_ dropout1d "
+    "dropout2d dropout3d alpha_dropout alpha_dropout_ feature_dropout feature_dropout_ feature_alpha_dropout "
     "feature_alpha_dropout_ rrelu rrelu_ gumbel_softmax scaled_dot_product_attention fractional_max_pool2d "
     "fractional_max_pool3d lstm gru rnn_tanh rnn_relu trunc_normal_ native_dropout kaiming_uniform_ kaiming_normal_ "
     "xavier_uniform_ xavier_normal_ orthogonal_ sparse_".split()
@@ -129,7 +130,7 @@ def _name(func: Any) -> tuple[bool, str]:
 
 
 def path_of(func: Any, name: str) -> str | None:
-    """A name by which a trace file can ask for the function again (``resolve``); None for functions that are not torch's."""
+    """A name by which a trace file can ask for the function again (``resolve``); None for functions not of torch."""
     if getattr(func, "__name__", "") in ("__get__", "__set__"):
         return f"torch.Tensor.{name}.{func.__name__}"
     if isinstance(func, OpOverload):
@@ -155,7 +156,8 @@ def _writes(func: Any, name: str) -> Writes | None:
     if isinstance(func, OpOverload):
         return _schema_writes(func) or _OPERATORS.get(name)
     if isinstance(func, OpOverloadPacket):
-        written = (_schema_writes(getattr(func, overload)) for overload in func.overloads() if not overload.endswith("out"))
+        overloads = (getattr(func, name) for name in func.overloads() if not name.endswith("out"))
+        written = (_schema_writes(overload) for overload in overloads)
         return next((writes for writes in written if writes is not None), None)
     if name in _BY_NAME:
         return _BY_NAME[name]

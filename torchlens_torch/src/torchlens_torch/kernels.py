@@ -1,7 +1,7 @@
 """The kernel level: aten operators, seen by ``TorchDispatchMode`` below torch's API.
 
-Used for scripts, in which Python sees nothing, for the whole run with ``granularity='kernel'``, and for the names of the
-kernels below each Op with ``kernels=True``.
+Used for scripts, in which Python sees nothing, for the whole run with ``granularity='kernel'``, and for the names of
+the kernels below each Op with ``kernels=True``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class KernelRecorder(TorchDispatchMode):
         out = recorder.__torch_function__(func, types, args, kwargs)
         if len(rows) > count:
             row = tuple(rows[-1])
-            rows[-1] = (*row[:6], self._place(row[6]), *row[7:])  # type: ignore[assignment]
+            rows[-1] = (*row[:6], self._place(row[6]), *row[7:])  # type: ignore[call-overload]
         return out
 
     def _place(self, site: int) -> int:

@@ -41,15 +41,17 @@ _WHOLE = Region(0, (), (), 1)
 def place_of(array: Tensor) -> tuple[int, Region]:
     """An identifier of an array's storage while it lives, and what the array covers of it.
 
-    Arrays without a storage (sparse ...) are their own; the place of a wrapper inside ``vmap`` is that of the array in it.
+    Arrays without a storage or a shape (sparse, nested) are their own; the place of a wrapper inside ``vmap`` is that
+    of the array in it.
     """
     try:
         storage = array.untyped_storage()._cdata
+        shape = tuple(array.shape)
     except (NotImplementedError, RuntimeError):
         if torch._C._functorch.is_functorch_wrapped_tensor(array):
             return place_of(torch._C._functorch.get_unwrapped(array))
         return -id(array), _WHOLE
-    return storage, Region(array.storage_offset(), tuple(array.shape), tuple(array.stride()), array.element_size())
+    return storage, Region(array.storage_offset(), shape, tuple(array.stride()), array.element_size())
 
 
 def overlap(a: Region, b: Region) -> bool:
@@ -177,6 +179,13 @@ def stamp(array: Tensor) -> int | None:
 
 
 def meta_of(array: Tensor) -> Meta:
-    """Shape, dtype and device of an array, and the autograd node that made it."""
+    """Shape, dtype and device of an array, and the autograd node that made it.
+
+    A nested tensor of unequal parts has no shape; its elements are counted.
+    """
     node = array.grad_fn
-    return Meta(tuple(array.shape), array.dtype, array.device, None if node is None else type(node).__name__)
+    try:
+        shape = tuple(array.shape)
+    except RuntimeError:
+        shape = (array.numel(),)
+    return Meta(shape, array.dtype, array.device, None if node is None else type(node).__name__)

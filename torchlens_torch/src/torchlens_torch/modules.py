@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlens_core.plan import Decision
-from torchlens_core.program import Func, ModuleInfo
+from torchlens_core.program import ModuleInfo
 from torchlens_core.session import Halt
 
 from . import callsites
@@ -24,7 +24,6 @@ from .containers import leaves, mirror
 from .patches import replaced_calls
 
 active = threading.local()
-IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
 
 
 def watching(classes: Iterable[type]) -> AbstractContextManager[None]:
@@ -56,7 +55,7 @@ class ModuleCalls:
         self._root_called = False
 
     def to_report(self, module: nn.Module) -> ModuleInfo | None:
-        """The module of the model that is being called; None where the call is none of a module, or is known already."""
+        """The module of the model that is called; None where the call is none of a module, or is known already."""
         info = self._modules.get(id(module))
         if info is None:
             return self._wrappers.get(id(module))
@@ -73,6 +72,7 @@ class ModuleCalls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        """Run a module's call in a scope of its own, and return what it returns."""
         session, recorder = self.session, self.recorder
         site = -1
         if recorder.with_sites:
@@ -102,12 +102,16 @@ class ModuleCalls:
         return tuple(vids)
 
     def leave(self, scope: Any, out: Any) -> Any:
-        """Close a scope that returned ``out``; what it returned unchanged becomes an ``identity`` Op of its own."""
+        """Close a scope that returned ``out``.
+
+        What it returned unchanged becomes an ``identity`` Op of its own, and so does what was overwritten through
+        another array since it was made: its value is not that of the Op that made it.
+        """
         session, recorder = self.session, self.recorder
         if isinstance(out, Tensor):
             vid = recorder.vid_of(out)
-            if vid in scope.ins:
-                out, vid = recorder.pass_through(IDENTITY, out, vid)
+            if vid in scope.ins or recorder.is_overwritten(out, vid):
+                out, vid = recorder.pass_through(out, vid)
             outs: Any = vid
         else:
             outs = mirror(out, recorder.vid_of)

@@ -1,4 +1,4 @@
-"""Arrays that no recorded operation made: constants of the model's code, views made unseen, and those of unknown origin."""
+"""Arrays that no recorded operation made: constants of the model's code, views made unseen, those of unknown origin."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ from .memory import meta_of, place_of
 if TYPE_CHECKING:
     from .capture import Recorder
     from .transforms import TransformedCalls
+
+
+class TransformBegun(Exception):
+    """The array that was asked for is a transform's, whose handler now stands before the recorder's."""
 
 
 class Origins:
@@ -102,8 +106,6 @@ class Origins:
 
     def finish(self) -> None:
         """The run is over: one warning for all arrays of unknown origin."""
-        if self._transforms is not None:
-            self._transforms.finish_first()
         if self._unknown:
             shown = "; ".join(self._unknown[:3]) + (" ..." if len(self._unknown) > 3 else "")
             warnings.warn(
@@ -115,9 +117,10 @@ class Origins:
 
 
 def _making(base: Tensor, view: Tensor) -> tuple[Any, tuple[Any, ...]]:
-    """The function and the arguments beside ``base`` that make a view of it: its axes in another order, or any other."""
+    """The function and arguments beside ``base`` that make a view of it: its axes in another order, or any other."""
     axes = list(zip(base.shape, base.stride(), strict=True))
     wanted = list(zip(view.shape, view.stride(), strict=True))
-    if len(set(axes)) == len(axes) and sorted(axes) == sorted(wanted) and base.storage_offset() == view.storage_offset():
+    has_same_axes = len(set(axes)) == len(axes) and sorted(axes) == sorted(wanted)
+    if has_same_axes and base.storage_offset() == view.storage_offset():
         return torch.permute, (tuple(axes.index(axis) for axis in wanted),)
     return torch.as_strided, (tuple(view.shape), view.stride(), view.storage_offset())

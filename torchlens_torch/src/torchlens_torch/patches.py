@@ -1,7 +1,7 @@
 """Classes whose ``__call__`` is replaced for the time of a run, and put back.
 
-Reference-counted, so that several threads may trace models of the same classes. What a replacement does in threads that do
-not trace is its own business: it has to call the original.
+Reference-counted, so that several threads may trace models of the same classes. What a replacement does in threads that
+do not trace is its own business: it has to call the original.
 """
 
 from __future__ import annotations

@@ -96,4 +96,5 @@ class TorchBackend(Backend):
 
 @hookimpl
 def torchlens_register_backends(register: Callable[[Backend], None]) -> None:
+    """What core asks of every plugin that it finds."""
     register(TorchBackend())

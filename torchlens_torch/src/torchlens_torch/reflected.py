@@ -1,4 +1,4 @@
-"""Reflected operators. ``2 - x`` calls ``x.__rsub__(2)``: recorded as the operation, its operands in their real places."""
+"""Reflected operators. ``2 - x`` calls ``x.__rsub__(2)``: recorded as the operation, operands in their real places."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,6 +21,7 @@ from .kernels import FunctionCalls, KernelNames, KernelRecorder
 from .memory import meta_of
 from .modules import ModuleCalls, active, watching
 from .scripts import watching_scripts
+from .shared import deeper, eager
 from .state import input_names
 from .timing import forget_unknown
 from .wrappers import compiled_parts, unwrap
@@ -71,7 +70,8 @@ def _run(call: Call, session: Session, recorder: Recorder, calls: ModuleCalls, m
         root.ins = tuple(source.vid for source in session.sources if source.kind == "input")
     with ExitStack() as stack:
         stack.enter_context(watching(map(type, modules)))
-        stack.enter_context(_Eager())
+        stack.enter_context(eager())
+        stack.enter_context(deeper())
         stack.callback(setattr, active, "calls", None)
         active.calls = calls
         if recorder.sees_operations:
@@ -89,7 +89,10 @@ def _run(call: Call, session: Session, recorder: Recorder, calls: ModuleCalls, m
             with torch._C.DisableTorchFunction():
                 out = calls.leave(root, out)
                 for path, array in leaves(out):
-                    session.outputs.append(Output(path, recorder.vid_of(array)))
+                    vid = recorder.vid_of(array)
+                    if recorder.is_overwritten(array, vid):
+                        _, vid = recorder.pass_through(array, vid)
+                    session.outputs.append(Output(path, vid))
             return out
         except Halt:
             session.exit(root, None)
@@ -169,33 +172,6 @@ def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-class _Eager:
-    """A context in which compiled code runs eagerly. Where dynamo was never imported nothing is compiled.
-
-    The stance is one for the process, so the first of several threads sets it and the last one puts it back.
-    """
-
-    _lock = threading.Lock()
-    _users = 0
-    _stance: Any = None
-
-    def __enter__(self) -> None:
-        self._is_user = "torch._dynamo" in sys.modules
-        if self._is_user:
-            with _Eager._lock:
-                _Eager._users += 1
-                if _Eager._users == 1:
-                    _Eager._stance = torch.compiler.set_stance("force_eager")
-                    _Eager._stance.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._is_user:
-            with _Eager._lock:
-                _Eager._users -= 1
-                if _Eager._users == 0:
-                    _Eager._stance.__exit__(None, None, None)
 
 
 callsites.stop_at(Call.run.__code__)

@@ -23,7 +23,8 @@ def watching_scripts() -> AbstractContextManager[None]:
 def _recording(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         calls = getattr(active, "calls", None)
-        if calls is None or calls.recorder.in_kernels:  # the latter in a run at kernel level, and in scripts run by scripts
+        # Kernels are recorded already in a run at kernel level, and in scripts run by scripts.
+        if calls is None or calls.recorder.in_kernels:
             return original(self, *args, **kwargs)
         with KernelRecorder(calls.recorder, self.name):
             return original(self, *args, **kwargs)

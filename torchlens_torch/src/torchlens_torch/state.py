@@ -6,11 +6,10 @@ import functools
 import inspect
 import types
 from collections.abc import Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torchlens_core.backend import Call, Discovery, State
 from torchlens_core.module_facts import ModuleFacts, function_facts, plain
@@ -29,7 +28,7 @@ _HOOKS = (
 
 
 def discover(call: Call) -> Discovery:
-    """Walk the model once: a module, or the modules that a function can reach (``__self__``, closure, globals it names)."""
+    """Walk the model once: a module, or the modules a function can reach (``__self__``, closure, globals it names)."""
     roots = list(root_modules(call.model))
     if isinstance(call.model, nn.Module):
         name = type(unwrap(call.model)).__name__
@@ -58,7 +57,7 @@ def root_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(owner, nn.Module):
         yield "", owner
         return
-    function = model if isinstance(model, types.FunctionType) else getattr(type(model), "__call__", None)
+    function = model if isinstance(model, types.FunctionType) or not callable(model) else type(model).__call__
     if owner is not None:
         function = getattr(model, "__func__", function)
         yield from ((name, value) for name, value in vars(owner).items() if isinstance(value, nn.Module))

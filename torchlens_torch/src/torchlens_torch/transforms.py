@@ -1,7 +1,8 @@
 """Inside ``torch.func.vmap``, ``grad`` and ``jvp``: arrays are wrappers there, and what is kept are the arrays in them.
 
-A wrapper is of use only within its transform, and hides the axis that ``vmap`` batches. So when an operation has returned
-one, its value id is given the array inside: shape and value are the batched ones, and the batch axes are noted.
+A wrapper is of use only within its transform, and hides the axis that ``vmap`` batches. So when an operation has
+returned one, its value id is given the array inside: shape and value are the batched ones, and the batch axes are
+noted.
 """
 
 from __future__ import annotations
@@ -50,30 +51,21 @@ class TransformedCalls:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._entered_with: dict[int, Levels] = {}  # by vid: the wrappers that the transform's first operation took
-        self._first_row = -1  # the row of that operation, until its results have been unwrapped
 
     def vid_of(self, wrapper: Tensor) -> int:
-        """The value id of a wrapper that no operation made: that of the array inside. A transform has begun."""
+        """The value id of a wrapper that no operation made: that of the array inside. A transform is active."""
         recorder = self._recorder
-        if "__torch_function__" not in vars(recorder):
-            recorder.__torch_function__ = MethodType(self._handle, recorder)  # type: ignore[method-assign]
-            self._entered_with.clear()
-            self._first_row = len(recorder.session.rows)
-        inside, levels = unwrapped(wrapper)
+        recorder.__torch_function__ = MethodType(self._handle, recorder)  # type: ignore[method-assign]
+        inside, _ = unwrapped(wrapper)
         vid = recorder.vid_of(inside)
         recorder.known[id(wrapper)] = (weakref.ref(wrapper), vid)
-        self._entered_with[vid] = levels
         return vid
 
     def _handle(self, recorder: Recorder, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         handler = type(recorder).__torch_function__
-        self.finish_first()
         if _functorch.peek_interpreter_stack() is None:  # the transform is over
             del recorder.__torch_function__
             return handler(recorder, func, types, args, kwargs)
-        if func is Tensor.requires_grad_:  # how `grad` begins: no step of the model's
-            return func(*args, **(kwargs or {}))
         rows = recorder.session.rows
         count = len(rows)
         taken = [unwrapped(leaf)[1] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -81,17 +73,6 @@ class TransformedCalls:
         if len(rows) > count:
             self._unwrap_results(len(rows) - 1, tree_leaves((out, args)), taken)
         return out
-
-    def finish_first(self) -> None:
-        """Unwrap what the first operation returned: it ran before this object stood before the handler."""
-        row, self._first_row = self._first_row, -1
-        recorder, session = self._recorder, self._recorder.session
-        if not 0 <= row < len(session.rows):
-            return
-        outs = {vid for vid, _ in walk_outs(session.rows[row][4])}
-        alive = (reference() for reference, vid in list(recorder.known.values()) if reference is not None and vid in outs)
-        taken = [self._entered_with.get(vid, ()) for vid in session.rows[row][3]]
-        self._unwrap_results(row, list(alive), taken)
 
     def _unwrap_results(self, row: int, arrays: list[Any], taken: list[Levels]) -> None:
         """Give the value ids that a row returned the arrays inside its results, which are among ``arrays``."""
@@ -113,7 +94,7 @@ class TransformedCalls:
                 session.kept_results[vid] = unwrapped(session.kept_results[vid])[0]
         if any(taken) or any(made.values()):
             ambient = {**(session.rows[row][9] or {}), "vmap": _batching(taken, list(made.values()))}
-            session.rows[row] = (*session.rows[row][:9], ambient)  # type: ignore[assignment]
+            session.rows[row] = (*session.rows[row][:9], ambient)  # type: ignore[call-overload]
 
 
 def _batching(taken: list[Levels], made: list[Levels]) -> dict[str, Any]:
@@ -144,5 +125,3 @@ def call_batched(func: Callable[..., Any], batching: Mapping[str, Any], args: An
 
 def _levels(each: list[Levels]) -> set[int]:
     return {level for levels in each for level, _ in levels}
-
-

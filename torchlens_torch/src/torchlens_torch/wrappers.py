@@ -1,4 +1,4 @@
-"""Modules of torch that wrap one other and add nothing of their own: they are no part of addresses or of the module tree."""
+"""Modules of torch that wrap one other and add nothing of their own: no part of addresses or of the module tree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def compiled_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """What ``torch.compile`` put around parts of a model: to call it is to call the part, though not by the part's class."""
+    """What ``torch.compile`` put around parts of a model: to call it is to call the part, but not by its class."""
     if "torch._dynamo" not in sys.modules:
         return []
     parts = (part for module in modules for part in module._modules.values())

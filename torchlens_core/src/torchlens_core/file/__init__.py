@@ -1,4 +1,4 @@
-"""Trace files: a trace on disk, as data that any reader can check and no reader runs. ``docs/format.md`` is the format."""
+"""Trace files: a trace on disk, as data that readers check and none of them runs. The format is ``docs/format.md``."""
 
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect

@@ -105,6 +105,6 @@ def ops_disagree(records: Records, structure: Structure, where: str) -> Iterator
             for name in OP_FIELDS:
                 if getattr(stated, name) != getattr(found, name):
                     yield GraphError(
-                        f"rule O3: it is {getattr(stated, name)!r}, and {getattr(found, name)!r} follows from the calls.",
+                        f"rule O3: it is {getattr(stated, name)!r}; {getattr(found, name)!r} follows from the calls.",
                         f"{where} $.ops[{index}].{name.rstrip('_')}",
                     )

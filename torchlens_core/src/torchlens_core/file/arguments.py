@@ -1,4 +1,4 @@
-"""Python values as JSON, by tags: arguments of calls, settings, facts. Data in, data out: nothing here names a class to build.
+"""Python values as JSON, by tags: arguments of calls, settings, facts. Data in, data out: no tag names a class.
 
 ============================  =============================================================================
 null, true, 3, 0.5, "same"    None, bools, integers of 64 bits, finite floats, text
@@ -43,9 +43,10 @@ MAX_TEXT: Final = 100_000  # characters, of arguments and docstrings alike
 MAX_DIGITS: Final = 1000
 SHORT: Final = 80
 _NON_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_SCALARS: Final = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 bfloat16".split()
-)
+_SCALARS: Final = frozenset({
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "bfloat16", "complex64", "complex128",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def _holds_array(value: Any) -> bool:
 
 def _describe(value: Any) -> str:
     """What a value is. Its own ``__repr__`` is not asked: it may print contents, or do anything."""
-    named = value if isinstance(value, type) or callable(value) and hasattr(value, "__qualname__") else type(value)
+    named = value if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")) else type(value)
     text = f"{getattr(named, '__module__', None) or 'builtins'}.{getattr(named, '__qualname__', type(value).__name__)}"
     return f"{text}.{value.name}" if isinstance(value, enum.Enum) else text
 

@@ -1,4 +1,4 @@
-"""The parts of a trace file as bytes: manifest, records, files with arrays; in a folder, or all in one safetensors file."""
+"""The parts of a trace file as bytes: manifest, records, arrays; in a folder, or all in one file."""
 
 from __future__ import annotations
 

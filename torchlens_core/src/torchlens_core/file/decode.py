@@ -27,6 +27,7 @@ class NotReplayable:
     why: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise ReplayError."""
         raise ReplayError(self.why)
 
 
@@ -36,7 +37,7 @@ def decode(records: schema.Records, where: str, backend: Backend | None) -> tupl
     Args:
         records: of one file.
         where: what to call them in messages.
-        backend: resolves functions and makes dtypes and devices; without it functions are None, and constants are names.
+        backend: resolves functions and makes dtypes and devices; without it functions are None, constants are names.
 
     Raises:
         SchemaError: an argument or a fact has no meaning.

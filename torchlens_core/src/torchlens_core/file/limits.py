@@ -10,7 +10,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on what is read. Only the caller can raise them: ``tl.load(path, limits=tl.Limits(max_records_bytes=2**31))``.
+    """Limits on what is read. The caller can raise them: ``tl.load(path, limits=tl.Limits(max_records_bytes=2**31))``.
 
     Attributes:
         max_manifest_bytes: of ``manifest.json``.

@@ -106,6 +106,7 @@ def _shard_problems(manifest: Manifest, where: str) -> Iterator[TraceFileError]:
     for number, shard in enumerate(manifest.shards):
         if (shard.arrays, shard.bytes) != (arrays[number], sizes[number]):
             yield SchemaError(
-                f"it has {shard.arrays} arrays in {shard.bytes} bytes, and the list {arrays[number]} in {sizes[number]}.",
+                f"it has {shard.arrays} arrays in {shard.bytes} bytes, "
+                f"and the list {arrays[number]} in {sizes[number]}.",
                 f"{where} $.shards[{number}]",
             )

@@ -1,7 +1,7 @@
 """Opening the files of a trace: each once, and only plain files under the names that the format gives them.
 
-Links, devices, pipes and folders are refused before they are opened, and what was opened is compared with what was looked
-at. From then on only the open file is read, so that nothing can be put in its place.
+Links, devices, pipes and folders are refused before they are opened, and what was opened is compared with what was
+looked at. From then on only the open file is read, so that nothing can be put in its place.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _FLAGS: Final = (
 
 
 def shard_name(number: int) -> str:
-    """``tensors-00000.safetensors``"""
+    """Of the first file ``tensors-00000.safetensors``."""
     return f"tensors-{number:05d}.safetensors"
 
 
 def target(path: str | os.PathLike[str]) -> Path:
-    """Where a trace is written that is to be saved under this name: ``.tlspec`` is added to a name that has no suffix of ours."""
+    """Where a trace of this name is written: ``.tlspec`` is added to a name that has no suffix of ours."""
     given = Path(path)
     if given.suffix in (FOLDER_SUFFIX, FILE_SUFFIX):
         return given

@@ -32,19 +32,19 @@ def load(
     limits: Limits | None = None,
     verify: Literal["lazy", "eager"] = "lazy",
 ) -> Trace:
-    """Read a trace file. No array is read before it is asked for, and no code in the file is run: it holds none.
+    """Read a trace file. No array is read before it is asked for, and no code of the file is run: it holds none.
 
     Args:
         path: what ``save`` was given, or the file or folder itself.
         backend: name of a framework's backend: values are its arrays then, and calls can be replayed. Without it values
             are numpy arrays, read-only, and no framework is needed.
         limits: on sizes and numbers; raise them for files that you trust.
-        verify: ``'lazy'``: the bytes of an array are held against their hash when it is first asked for; ``'eager'``: all
-            of them now.
+        verify: ``'lazy'``: the bytes of an array are held against their hash when it is first asked for; ``'eager'``:
+            all of them now.
 
     Raises:
-        TraceFileError: there is no such file, it is not a trace file, or it is not sound; the message says what is wrong,
-            where, and what to do. ``tl.verify(path)`` lists all that is wrong.
+        TraceFileError: there is no such file, it is not a trace file, or it is not sound; the message says what is
+            wrong, where, and what to do. ``tl.verify(path)`` lists all that is wrong.
     """
     if verify not in ("lazy", "eager"):
         raise ValueError(f"verify is 'lazy' or 'eager'; got {verify!r}.")

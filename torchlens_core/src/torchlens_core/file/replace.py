@@ -12,7 +12,7 @@ from .opening import FILE_SUFFIX, is_replaceable
 
 
 class Replacement:
-    """A context in which a new trace file is written under a temporary name. Left without an exception, it takes its place.
+    """A context in which a trace file is written under a temporary name. Left without an exception, it takes its place.
 
     Args:
         destination: where the trace file is to be.

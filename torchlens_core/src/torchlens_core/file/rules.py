@@ -1,4 +1,4 @@
-"""What types cannot say of records: that they agree with each other. A table of rules, each with its number in the format.
+"""What types cannot say of records: that they agree with each other. A table of rules, each with its name.
 
 ``load`` stops at the first breach, ``verify`` lists them, and ``save`` holds what it is about to write against the same
 table, so that no file is written that cannot be read.

@@ -3,9 +3,9 @@
 Unknown fields, missing fields and wrong types are refused by these types. What they cannot say (that one record agrees
 with another) is said by :mod:`torchlens_core.file.rules`. A field at its default is left out of the file.
 
-Records refer to each other by position. *Values* are arrays at a moment: each array that was seen has one, and each write
-to it makes another. *Calls* are the operations that ran; *ops* are what a user sees: inputs, outputs of calls, buffers,
-outputs of the model.
+Records refer to each other by position. *Values* are arrays at a moment: each array that was seen has one, and each
+write to it makes another. *Calls* are the operations that ran; *ops* are what a user sees: inputs, outputs of calls,
+buffers, outputs of the model.
 """
 
 from __future__ import annotations

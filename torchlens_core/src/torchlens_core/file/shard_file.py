@@ -1,4 +1,4 @@
-"""One safetensors file, read strictly: eight bytes of length, a header in JSON, and the bytes of arrays without gaps."""
+"""One safetensors file, read strictly: eight bytes of length, a header in JSON, the bytes of arrays without gaps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from ..errors import BadMagic, LimitExceeded, SchemaError, TraceFileError, Truncated
@@ -103,9 +104,7 @@ class ShardFile:
 
 
 def header_bytes(arrays: Sequence[ArrayRecord], metadata: dict[str, str]) -> bytes:
-    """The header of a file with these arrays, its length in front, padded so that the arrays begin at a multiple of 8."""
-    import msgspec
-
+    """The header of a file with these arrays, its length in front, padded so that arrays begin at a multiple of 8."""
     entries: dict[str, Any] = {METADATA: metadata}
     begin = 0
     for array in arrays:

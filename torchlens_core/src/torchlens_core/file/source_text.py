@@ -1,7 +1,7 @@
 """Call sites for a trace file: files by relative names, places in them, and the lines around what ran.
 
-A file brings its own source text, so that it can be read where the source is not, and no loaded trace makes anybody open a
-file that it names. Names are relative, to a package or to the working directory: no home directory is in them.
+A trace file brings its own source text, so that it can be read where the source is not, and nobody opens a file that it
+names. Names are relative, to a package or to the working directory: no home directory is in them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How elements are stored: the logical dtype of an array, and the dtype in which safetensors holds its bytes.
 
-Little-endian and in C order, always. Where safetensors has the dtype, the two are one. ``complex128`` is stored as pairs
-of F64. Elements narrower than a byte are packed into U8, the first in the lowest bits, the last byte filled with zeros.
-Other types of one byte (rare kinds of float8, float6) are stored as their bits, U8.
+Little-endian and in C order, always. Where safetensors has the dtype, the two are one. ``complex128`` is pairs of F64.
+Elements narrower than a byte are packed into U8, the first in the lowest bits, the last byte filled with zeros. Other
+types of one byte (rare kinds of float8, float6) are stored as their bits, U8.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ _SAME: Final = {
     "uint32": "U32", "uint64": "U64", "float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16",
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64",
 }  # fmt: skip
-_BITS: Final = "float8_e3m4 float8_e4m3 float8_e4m3b11fnuz float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float6_e2m3fn float6_e3m2fn"
+_BITS: Final = (
+    "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float6_e2m3fn", "float6_e3m2fn",
+)  # fmt: skip
 _PACKED: Final = {"int4": 2, "uint4": 2, "float4_e2m1fn": 2, "int2": 4, "uint2": 4, "int1": 8, "uint1": 8}
 
 
 def _table() -> dict[str, Storage]:
     table = {name: Storage(code, np.dtype(numpy_dtype(name)).itemsize) for name, code in _SAME.items()}
     table["complex128"] = Storage("F64", 8, pair=True)
-    table |= {name: Storage("U8", 1) for name in _BITS.split()}
+    table |= {name: Storage("U8", 1) for name in _BITS}
     table |= {name: Storage("U8", 1, per_byte) for name, per_byte in _PACKED.items()}
     return {name: storage for name, storage in table.items() if numpy_dtype(name) is not None}
 

@@ -7,7 +7,7 @@ from typing import Final
 
 # Control characters, line and paragraph separators, and what changes the direction of the text around it.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_RESERVED: Final = frozenset("CON PRN AUX NUL CONIN$ CONOUT$".split()) | {
+_RESERVED: Final = frozenset(("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$")) | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"
 }
 _FORBIDDEN_KEYS: Final = frozenset({"__proto__", "__class__", "__dict__", "constructor", "prototype"})

@@ -111,7 +111,9 @@ class FileValues:
         return self._numbers[vid] if vid in self._numbers else self._arrays[vid]
 
     def numpy(self, vid: int) -> Any:
+        """The value as a numpy array, or the number that stands for it."""
         return self._numbers[vid] if vid in self._numbers else self._arrays.numpy(vid)
 
     def is_transformed(self, vid: int) -> bool:
+        """Whether what is stored is a function of the value, and not the value itself."""
         return vid in self._numbers or self._arrays.record(vid).fidelity == "transformed"

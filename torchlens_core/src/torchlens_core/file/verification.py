@@ -18,8 +18,8 @@ from .values import offsets, read_array
 def verify(path: str | os.PathLike[str], *, limits: Limits | None = None) -> list[TraceFileError]:
     """All that is wrong with a trace file, in the order in which ``load`` would come upon it; empty where nothing is.
 
-    Every byte is read: each array is held against its hash. Only what the rest hangs on hides it, such as a manifest that
-    is no JSON.
+    Every byte is read: each array is held against its hash. Only what the rest hangs on hides it, such as a manifest
+    that is no JSON.
     """
     limits = limits or Limits()
     problems: list[TraceFileError] = []

@@ -57,8 +57,8 @@ def save(
         path: ends in ``.safetensors`` for a single file; anything else is a folder, and gets ``.tlspec`` at its end.
         overwrite: replace a trace file that is there; only when the new one is complete, the old one goes.
         include_values: whether kept arrays (and constants, kept by ``replay_ready=True``) are written.
-        include_source: whether source file names, lines and call sites are written. Names are relative, to a package or to
-            the working directory.
+        include_source: whether source file names, lines and call sites are written. Names are relative, to a package or
+            to the working directory.
         max_shard_bytes: of a folder, about how many bytes of arrays one file holds.
 
     Raises:
@@ -97,8 +97,7 @@ class _Job:
             ready = self._make_ready(group)
             if ready:
                 self._write_shard(folder, ready)
-        records = self._records()
-        text = msgspec.json.encode(records)
+        records, text = self._records()
         _write(folder / RECORDS, text)
         _write(folder / MANIFEST, msgspec.json.encode(self._manifest(records, text)))
 
@@ -117,8 +116,7 @@ class _Job:
         )
         arrays = [self._array_record(each, 0) for each in ready]
         self._add_shard(arrays, [_NO_DIGEST] * len(arrays))
-        records = self._records()
-        text = msgspec.json.encode(records)
+        records, text = self._records()
         header = self._header(records, text)
         with open(path, "xb") as file:
             file.write(header)
@@ -134,7 +132,8 @@ class _Job:
         header = header_bytes(self.arrays, {MANIFEST_KEY: manifest.decode(), RECORDS_KEY: text.decode()})
         if len(header) - 8 > MAX_HEADER_BYTES:
             raise SaveError(
-                f"The records of this trace take {len(header)} bytes, and the header of a single file holds {MAX_HEADER_BYTES}.",
+                f"The records of this trace take {len(header)} bytes, "
+                f"and the header of a single file holds {MAX_HEADER_BYTES}.",
                 advice="Save it as a folder: a path that does not end in '.safetensors'.",
             )
         return header
@@ -180,11 +179,17 @@ class _Job:
         self.arrays += [msgspec.structs.replace(a, sha256=digest) for a, digest in zip(arrays, digests, strict=True)]
         self.shards.append(schema.Shard(arrays=len(arrays), bytes=sum(array.bytes for array in arrays)))
 
-    def _records(self) -> schema.Records:
-        records = encode(self.trace, id_=self.id, include_source=self.include_source, numbers=tuple(self.numbers))
+    def _records(self) -> tuple[schema.Records, bytes]:
+        """The records, and their text."""
+        numbers = tuple(self.numbers)
+        records = encode(self.trace, id_=self.id, include_source=self.include_source, numbers=numbers)
         for breach in breaches(records, "this trace"):
             raise SaveError(f"The trace contradicts itself: {breach.what}", breach.where, "Please report it.")
-        return records
+        try:
+            return records, msgspec.json.encode(records)
+        except UnicodeEncodeError as error:
+            name = error.object[max(error.start - 20, 0) : error.end + 20]
+            raise SaveError(f"The name {name!r} holds half a character, which no UTF-8 text can.") from None
 
     def _manifest(self, records: schema.Records, text: bytes) -> schema.Manifest:
         trace = self.trace

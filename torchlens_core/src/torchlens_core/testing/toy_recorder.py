@@ -20,7 +20,7 @@ from ..containers import Containers
 from ..errors import CaptureWarning
 from ..plan import Decision
 from ..program import Func, Meta, Row, Source, SourceKind, walk_outs
-from ..reach import find_constant, input_names
+from ..reach import attributes, find_variable, input_names
 from ..session import Halt, Session
 from ..vocabulary import canonical_type
 from . import toy_framework
@@ -65,6 +65,11 @@ class Recorder:
         self._vids: dict[int, int] = {}  # id of an array -> the value id of what it holds now
         self._alive: list[Array] = []  # every array seen, so that an id means one array
         self._buffers: dict[int, Source] = {}  # id of an array -> the buffer version that it is
+        self._held = {
+            id(array): (array, address)
+            for address, value in attributes(session.discovery)
+            for _, array in containers.leaves(value)
+        }
         self._unknown: list[str] = []
         self._model_was_called = False
 
@@ -155,7 +160,7 @@ class Recorder:
 
     def _unexpected(self, array: Array) -> int:
         """An array that no operation made: a constant that the model's code holds, or one of unknown origin."""
-        address = find_constant(array, self.session.discovery, sys._getframe(2))
+        _, address = self._held.get(id(array), (array, find_variable(array, sys._getframe(2))))
         if address is not None:
             return self._pin(array, self._source("const", address, array))
         vid = self._pin(array, self._source("unknown", "", array, row=len(self.session.rows)))

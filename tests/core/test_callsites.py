@@ -1,0 +1,75 @@
+"""Which frames make up a call site."""
+
+from __future__ import annotations
+
+import sys
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from torchlens_core.callsites import DISPATCH, KEEP, SKIP, STOP, CallSites
+
+
+def innermost(sites: CallSites) -> tuple[tuple[int, ...], list[str]]:
+    key, calls = sites.chain(sys._getframe(1))
+    return key, [code.co_name for code, _ in calls]
+
+
+def wrapper(sites: CallSites) -> Any:
+    return innermost(sites)
+
+
+def library(sites: CallSites) -> Any:
+    return wrapper(sites)
+
+
+def user(sites: CallSites) -> Any:
+    return library(sites)
+
+
+def model_call(sites: CallSites) -> Any:
+    return user(sites)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (KEEP, ["wrapper", "library", "user"]),
+        (SKIP, ["library", "user"]),
+        (DISPATCH, ["user"]),  # called by the library function itself, to be seen
+        (STOP, []),
+    ],
+)
+def test_what_becomes_of_a_wrapper(kind: int, expected: list[str]) -> None:
+    kinds = {"wrapper": kind, "model_call": STOP}
+    sites = CallSites(lambda code: kinds.get(code.co_name, KEEP))
+    assert model_call(sites)[1] == expected
+
+
+def test_a_chain_ends_where_it_is_told_to() -> None:
+    sites = CallSites(lambda code: KEEP)
+    sites.stop_at(user.__code__)
+    assert model_call(sites)[1] == ["wrapper", "library"]
+
+
+def test_a_site_has_one_key_and_two_sites_have_two() -> None:
+    sites = CallSites(lambda code: KEEP)
+    sites.stop_at(test_a_site_has_one_key_and_two_sites_have_two.__code__)
+    first, second = user(sites)[0], user(sites)[0]  # the function that stops the chain does not count
+    assert first == second
+    assert library(sites)[0] != first
+
+
+def test_a_code_object_is_classified_once() -> None:
+    asked: list[CodeType] = []
+
+    def kind(code: CodeType) -> int:
+        asked.append(code)
+        return KEEP
+
+    sites = CallSites(kind)
+    for _ in range(3):
+        user(sites)
+    assert user.__code__ in asked
+    assert len(asked) == len(set(map(id, asked)))
