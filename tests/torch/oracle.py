@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -66,7 +67,9 @@ def assert_same_values(found: Values, expected: Values) -> None:
 
 
 def _name(func: Any) -> str:
-    """The name of a function; of a getter or setter that of its property."""
+    """The name of a function; of a getter or setter that of its property, of an operator that without its overload."""
+    if isinstance(func, OpOverload):
+        return func._schema.name.partition("::")[2]
     name = getattr(func, "__name__", type(func).__name__)
     return str(func.__self__.__name__ if name in ("__get__", "__set__") else name)
 

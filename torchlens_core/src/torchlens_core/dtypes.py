@@ -24,9 +24,9 @@ def itemsize(name: str) -> float:
 @functools.cache
 def numpy_dtype(name: str) -> np.dtype[Any] | None:
     """The numpy dtype of this name, those of ml_dtypes included; None where there is none."""
-    if hasattr(ml_dtypes, name):
-        narrow: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return narrow
+    scalar = getattr(ml_dtypes, name, None)
+    if isinstance(scalar, type) and issubclass(scalar, np.generic):
+        return np.dtype(scalar)
     try:
         return np.dtype(name)
     except TypeError:

@@ -60,6 +60,7 @@ class Recorder(TorchFunctionMode):
         self._classes = dict(_BASE_CLASSES)
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
         self.buffer_arrays: list[Tensor] = []
+        self.num_state = 0  # value ids below it are those of parameters and buffers as they were before the run
         self.origins = Origins(self, model)
 
     def release(self) -> None:
@@ -312,13 +313,19 @@ class Recorder(TorchFunctionMode):
         return entry is not None and (entry[0] is None or entry[0]() is array)
 
     def assign(self, array: Tensor) -> int:
-        """A new value id for an array: a new one, or one that was just written."""
+        """A new value id for an array: a new one, or one that was just written.
+
+        A parameter of the model stays what it is when it is written: who reads it takes a parameter, and depends on the
+        write as on one through another array.
+        """
         metas = self.session.metas
         vid = len(metas)
         metas.append(meta_of(array))
         entry = self.known.get(id(array))
-        pinned = entry is not None and entry[0] is None
-        self.known[id(array)] = (None if pinned else _ref(array), vid)
+        if entry is None or entry[0] is not None:
+            self.known[id(array)] = (_ref(array), vid)
+        elif entry[1] >= self.num_state or id(array) in self.buffers:
+            self.known[id(array)] = (None, vid)
         return vid
 
     # -- writes ----------------------------------------------------------------------------------------------------
@@ -355,7 +362,9 @@ class Recorder(TorchFunctionMode):
                 newest = self._new_version(buffer, target, new)
                 pairs.append((new, newest))
                 new = newest
-            if not session.rows[row][0].rebinds:
+            if session.rows[row][0].rebinds:
+                self.memory.after_rebinding(target, row, new)
+            else:
                 pairs += self._write_buffers_through(target)
                 self.memory.after_write(target, row, new)
         session.writes[row] = tuple(pairs)

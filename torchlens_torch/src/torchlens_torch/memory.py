@@ -47,7 +47,7 @@ def place_of(array: Tensor) -> tuple[int, Region]:
     try:
         storage = array.untyped_storage()._cdata
         shape = tuple(array.shape)
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError, ValueError):  # the last of a parameter that is yet to be initialised
         if torch._C._functorch.is_functorch_wrapped_tensor(array):
             return place_of(torch._C._functorch.get_unwrapped(array))
         return -id(array), _WHOLE
@@ -102,6 +102,7 @@ class Memory:
         self._indexed = 0  # how many of session.kept_order are in _kept
         self._kept: dict[int, dict[int, Region]] = {}  # storage -> vid of a kept reference -> what it covers
         self._written: dict[int, list[tuple[int, int, Region]]] = {}  # storage -> (row, new vid, region)
+        self._rebound: dict[int, tuple[int, int]] = {}  # id of an array -> (row, new vid)
         self._exposed: set[int] = set()
         self._beside: list[int] = []  # vids in the storage about to be written that the write leaves as they are
 
@@ -142,6 +143,10 @@ class Memory:
             if held is not None and version is not None:
                 self._values[kept] = (held, held._version)
 
+    def after_rebinding(self, target: Tensor, row: int, vid: int) -> None:
+        """A row gave this array other memory, and wrote to none."""
+        self._rebound[id(target)] = (row, vid)
+
     def overlapping(self, target: Tensor, arrays: Iterable[Tensor]) -> list[Tensor]:
         """Those of some arrays that share memory with another one."""
         storage, region = place_of(target)
@@ -150,6 +155,9 @@ class Memory:
 
     def last_write(self, array: Tensor, vid: int) -> int | None:
         """The last row that overwrote memory of an array through another array, since the array became ``vid``."""
+        row, new = self._rebound.get(id(array), (-1, -1))
+        if new > vid:
+            return row
         storage, region = place_of(array)
         for row, new, written in reversed(self._written.get(storage, ())):
             if new <= vid:
