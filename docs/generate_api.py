@@ -9,22 +9,22 @@ from typing import Any
 
 import torchlens as tl
 from torchlens_core import errors
-from torchlens_core.accessors import Accessor, Modules
 from torchlens_core.draw.draw import draw
 from torchlens_core.draw.drawing import Drawing
 from torchlens_core.file import Inspection
-from torchlens_core.layer import Layer
-from torchlens_core.location import CodeLocation
-from torchlens_core.module import Module
-from torchlens_core.module_call import ModuleCall
-from torchlens_core.op import Op
-from torchlens_core.param import Buffer, Param
 from torchlens_core.plan import Keep
 from torchlens_core.plugins import BackendInfo
-from torchlens_core.record import DeclaredField, Record
-from torchlens_core.selection import Selection
+from torchlens_core.records.accessors import Accessor, Modules
+from torchlens_core.records.layer import Layer
+from torchlens_core.records.location import CodeLocation
+from torchlens_core.records.module import Module
+from torchlens_core.records.module_call import ModuleCall
+from torchlens_core.records.op import Op
+from torchlens_core.records.param import Buffer, Param
+from torchlens_core.records.record import DeclaredField, Record
+from torchlens_core.records.selection import Selection
 from torchlens_core.selectors import Selector
-from torchlens_core.summary import summary
+from torchlens_core.show.summary import summary
 
 PAGE = Path(__file__).parent / "reference" / "api.md"
 HEAD = """\
@@ -147,7 +147,7 @@ def with_references(text: str) -> str:
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text).replace("``", "`")
     known = {
         "torchlens_core.draw.draw": "trace.draw",
-        "torchlens_core.summary.summary": "trace.summary",
+        "torchlens_core.show.summary.summary": "trace.summary",
         "torchlens.save": "tl.save",
     }
     return re.sub(r"(?<=`)[\w.]+(?=`)", lambda match: known.get(match[0], match[0]), text)

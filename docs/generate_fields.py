@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from torchlens_core.layer import Layer
-from torchlens_core.location import CodeLocation
-from torchlens_core.module import Module
-from torchlens_core.module_call import ModuleCall
-from torchlens_core.op import Op
-from torchlens_core.param import Buffer, Param
-from torchlens_core.record import Record
-from torchlens_core.trace import Trace
+from torchlens_core.records.layer import Layer
+from torchlens_core.records.location import CodeLocation
+from torchlens_core.records.module import Module
+from torchlens_core.records.module_call import ModuleCall
+from torchlens_core.records.op import Op
+from torchlens_core.records.param import Buffer, Param
+from torchlens_core.records.record import Record
+from torchlens_core.records.trace import Trace
 
 PAGE = Path(__file__).parent / "reference" / "fields.md"
 RECORDS: tuple[type[Record], ...] = (Trace, Op, Layer, Module, ModuleCall, Param, Buffer, CodeLocation)

@@ -18,7 +18,7 @@ _HOMES = {
     "torchlens_core.selectors": (
         "contains", "followed_by", "func", "in_module", "label", "module", "output", "preceded_by", "regex", "where",
     ),
-    "torchlens_core.trace": ("Trace",),
+    "torchlens_core.records.trace": ("Trace",),
     "torchlens_core.plucking": ("pluck",),
     "torchlens_core.tracing": ("sites", "trace"),
     "torchlens_core.validate": ("Validation", "validate"),

@@ -9,6 +9,7 @@ from torchlens_core.file import verify as verify
 from torchlens_core.plan import keep as keep
 from torchlens_core.plucking import pluck as pluck
 from torchlens_core.plugins import backends as backends
+from torchlens_core.records.trace import Trace as Trace
 from torchlens_core.selectors import contains as contains
 from torchlens_core.selectors import followed_by as followed_by
 from torchlens_core.selectors import func as func
@@ -19,7 +20,6 @@ from torchlens_core.selectors import output as output
 from torchlens_core.selectors import preceded_by as preceded_by
 from torchlens_core.selectors import regex as regex
 from torchlens_core.selectors import where as where
-from torchlens_core.trace import Trace as Trace
 from torchlens_core.tracing import sites as sites
 from torchlens_core.tracing import trace as trace
 from torchlens_core.validate import Validation as Validation

@@ -14,7 +14,7 @@ from textwrap import dedent
 from types import FrameType
 from typing import Any
 
-from torchlens_core.conditionals import (
+from torchlens_core.control_flow.conditionals import (
     BoolEvent,
     Conditional,
     ControlFlow,
@@ -22,7 +22,7 @@ from torchlens_core.conditionals import (
     ScopePlace,
     find_conditionals,
 )
-from torchlens_core.frames import Frame, frame_of
+from torchlens_core.derived.frames import Frame, frame_of
 
 
 class Value:

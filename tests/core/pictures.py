@@ -12,8 +12,8 @@ from torchlens_core.draw import Drawing
 from torchlens_core.draw.build import build_scene
 from torchlens_core.draw.choice import SceneOptions
 from torchlens_core.draw.scene import Edge, Group, Node, Scene
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 
 SVG = "{http://www.w3.org/2000/svg}"
 

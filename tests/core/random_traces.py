@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from torchlens_core.derived.structure import Structure
 from torchlens_core.dtypes import numpy_dtype
 from torchlens_core.file.storage import STORAGE, Array
 from torchlens_core.program import Meta, Program
-from torchlens_core.structure import Structure
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.strategies import programs
-from torchlens_core.trace import Trace
 
 SHAPES = ((), (0,), (1,), (3,), (2, 3), (2, 0, 2), (5, 1, 2))
 

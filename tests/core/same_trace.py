@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from torchlens_core.file.arguments import Constant, Opaque
-from torchlens_core.location import CodeLocation
-from torchlens_core.op import Op
 from torchlens_core.program import HOLE
-from torchlens_core.record import Record
-from torchlens_core.trace import Trace
+from torchlens_core.records.location import CodeLocation
+from torchlens_core.records.op import Op
+from torchlens_core.records.record import Record
+from torchlens_core.records.trace import Trace
 
 # What a file does not have: it holds no callables, and the source around a function is read from the source itself.
 NOT_IN_FILES = {"func", "func_signature", "func_docstring", "source_file", "file", "facts"}

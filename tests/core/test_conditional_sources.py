@@ -12,8 +12,8 @@ import pytest
 
 from tests.core.conditional_tracer import Run, Traced, load, traced
 from torchlens_core import branches, source_tree
-from torchlens_core.conditionals import BoolEvent, ControlFlow, OpPlace, ScopePlace, find_conditionals
-from torchlens_core.frames import frame_of
+from torchlens_core.control_flow.conditionals import BoolEvent, ControlFlow, OpPlace, ScopePlace, find_conditionals
+from torchlens_core.derived.frames import frame_of
 
 
 def compiled(source: str, filename: str, number: float = 1) -> Traced:

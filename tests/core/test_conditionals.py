@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.core.conditional_tracer import traced
-from torchlens_core.conditionals import Conditional, ControlFlow
+from torchlens_core.control_flow.conditionals import Conditional, ControlFlow
 
 IF_ELSE = """
     def f(x):

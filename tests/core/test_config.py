@@ -2,8 +2,8 @@
 
 import pytest
 
-from torchlens_core.config import config
 from torchlens_core.cost_rules.query import CostQuery
+from torchlens_core.show.config import config
 
 
 def of(type_, in_shapes, out_shape=(), **settings):

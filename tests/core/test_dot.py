@@ -23,9 +23,9 @@ from torchlens_core.draw.dot import quoted, quoted_text
 from torchlens_core.draw.style import THEMES
 from torchlens_core.errors import DrawError
 from torchlens_core.program import Func
+from torchlens_core.records.trace import Trace
+from torchlens_core.show.untrusted import MAX_LENGTH, visible
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
-from torchlens_core.untrusted import MAX_LENGTH, visible
 
 # -- DOT text ----------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from tests.core.pictures import (
 )
 from torchlens_core.draw import NodeSpec, draw
 from torchlens_core.errors import DrawError, LabelError
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 
 
 @pytest.fixture(autouse=True)

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from tests.core.toy_models import Loop, Net, traced, x
-from torchlens_core.accessors import Modules
 from torchlens_core.errors import MultiPassError, OptionError
-from torchlens_core.layer import Layer
-from torchlens_core.location import CodeLocation
-from torchlens_core.module import Module
-from torchlens_core.module_call import ModuleCall
-from torchlens_core.op import Op
-from torchlens_core.param import Buffer, Param
 from torchlens_core.plan import keep
-from torchlens_core.record import GROUPS, Record, field
+from torchlens_core.records.accessors import Modules
+from torchlens_core.records.layer import Layer
+from torchlens_core.records.location import CodeLocation
+from torchlens_core.records.module import Module
+from torchlens_core.records.module_call import ModuleCall
+from torchlens_core.records.op import Op
+from torchlens_core.records.param import Buffer, Param
+from torchlens_core.records.record import GROUPS, Record, field
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import func
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECORDS = {cls.__name__: cls for cls in (Trace, Op, Layer, Module, ModuleCall, Param, Buffer, CodeLocation)}

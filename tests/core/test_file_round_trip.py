@@ -20,9 +20,9 @@ from torchlens_core.file import inspect, load, save, verify
 from torchlens_core.file.arguments import Constant, Decoder, Encoder, Opaque
 from torchlens_core.file.storage import STORAGE, Array, from_bytes, stored_bytes, to_bytes
 from torchlens_core.program import HOLE
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import func
 from torchlens_core.testing import toy_framework as toy
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 FORMS = ["trace", "trace.safetensors"]

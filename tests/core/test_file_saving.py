@@ -27,9 +27,9 @@ from torchlens_core.file.source_text import relative_name
 from torchlens_core.file.storage import STORAGE
 from torchlens_core.file.text import path_problem
 from torchlens_core.program import Meta
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing import toy_framework as toy
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 FORMS = ["trace", "trace.safetensors"]

@@ -10,7 +10,7 @@ from types import CodeType
 
 import pytest
 
-from torchlens_core.frames import Frame, frame_of, position, source_context, source_line
+from torchlens_core.derived.frames import Frame, frame_of, position, source_context, source_line
 
 SOURCE = """\
 def here(f):
@@ -88,7 +88,7 @@ def test_without_source_text_is_empty(code: dict[str, CodeType]) -> None:
 
 def test_without_debug_ranges_lines_are_known_and_columns_are_not() -> None:
     program = (
-        "from torchlens_core.frames import frame_of\n"
+        "from torchlens_core.derived.frames import frame_of\n"
         "def f(x):\n"
         "    return x()\n"
         "print({frame_of(f.__code__, lasti)[1:5] for lasti in range(4, len(f.__code__.co_code), 2)})\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from torchlens_core.graph import Kind
+from torchlens_core.derived.graph import Kind
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 
 
 def labels(trace: Trace) -> list[str]:

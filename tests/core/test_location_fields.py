@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from torchlens_core.frames import frame_of
-from torchlens_core.location import CodeLocation
+from torchlens_core.derived.frames import frame_of
+from torchlens_core.records.location import CodeLocation
 
 SOURCE = '''\
 def here(*args, **kwargs):

@@ -9,16 +9,16 @@ import pytest
 
 from tests.core.example_models import Everything, Plain
 from torchlens_core.errors import AmbiguousLabel, LabelError, MultiPassError, SelectorError, ValueNotSaved
-from torchlens_core.layer import Layer
-from torchlens_core.module import Module as ModuleRecord
-from torchlens_core.module import ModuleCall
-from torchlens_core.op import Op
-from torchlens_core.param import Buffer, Param
+from torchlens_core.records.layer import Layer
+from torchlens_core.records.module import Module as ModuleRecord
+from torchlens_core.records.module import ModuleCall
+from torchlens_core.records.op import Op
+from torchlens_core.records.param import Buffer, Param
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import func
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, Module, relu, split
 from torchlens_core.testing.toy_layers import Linear, Sequential
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from torchlens_core.module_facts import ModuleFacts, class_facts, function_facts, plain
+from torchlens_core.records.module_facts import ModuleFacts, class_facts, function_facts, plain
 
 
 class Base:

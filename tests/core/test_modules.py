@@ -9,10 +9,10 @@ import pytest
 
 from tests.core.example_models import Block, Everything, Plain
 from torchlens_core.errors import LabelError
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import in_module, module
 from torchlens_core.testing.toy_framework import Array, Module, identity, relu, split
 from torchlens_core.testing.toy_layers import Dropout, Linear, ReLU, Sequential
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 

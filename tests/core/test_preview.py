@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from torchlens_core.preview import preview
+from torchlens_core.show.preview import preview
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from tests.core.toy_models import Loop, Net, traced, x
-from torchlens_core.frames import Frame
-from torchlens_core.location import CodeLocation
+from torchlens_core.derived.frames import Frame
 from torchlens_core.plan import keep
+from torchlens_core.records.location import CodeLocation
 from torchlens_core.selectors import func, module
+from torchlens_core.show.text import names_text, table, value_text
 from torchlens_core.testing.tape import Tape
-from torchlens_core.text import names_text, table, value_text
 
 
 def lines_of(record):

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.example_models import Everything
+from torchlens_core.derived.graph import Graph, Kind
+from torchlens_core.derived.recurrence import is_recurrent
+from torchlens_core.derived.structure import Structure
 from torchlens_core.errors import SelectorWarning
-from torchlens_core.graph import Graph, Kind
 from torchlens_core.program import Program, walk_outs
-from torchlens_core.recurrence import is_recurrent
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import Selector
-from torchlens_core.structure import Structure
 from torchlens_core.testing.strategies import programs, selectors
 from torchlens_core.testing.toy import ToyArrays
 from torchlens_core.testing.toy_framework import Array
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 from torchlens_core.values import LiveValues
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from torchlens_core.quantities import bytes_text, count_text, duration_text, flops_text, macs_text
+from torchlens_core.show.quantities import bytes_text, count_text, duration_text, flops_text, macs_text
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchlens_core.recurrence import group, is_recurrent
+from torchlens_core.derived.recurrence import group, is_recurrent
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, Module, Parameter, linear, mul, relu, sin, tanh
 from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 

@@ -14,10 +14,10 @@ from tests.core.pictures import (
     scene_of,
     titles,
 )
-from torchlens_core.conditionals import Conditional, ControlFlow
+from torchlens_core.control_flow.conditionals import Conditional, ControlFlow
 from torchlens_core.errors import DrawError
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
-from torchlens_core.trace import Trace
 
 # -- edges -------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 from tests.core.example_models import Everything, Plain
 from torchlens_core.errors import SelectorError
 from torchlens_core.plan import keep
+from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import (
     Selector,
     contains,
@@ -24,7 +25,6 @@ from torchlens_core.selectors import (
     where,
 )  # fmt: skip
 from torchlens_core.testing.toy_framework import Array
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.toy_models import Loop, Net, traced, x
 from torchlens_core.errors import MissingDependency
-from torchlens_core.op import Op
+from torchlens_core.records.op import Op
 from torchlens_core.selectors import func
 
 

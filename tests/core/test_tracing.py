@@ -11,6 +11,7 @@ import pytest
 
 from tests.core.example_models import Block, Everything, Plain
 from torchlens_core.errors import BackendError, NestedTraceError, NothingCaptured, TorchLensError
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.toy_framework import (
     Array,
     Module,
@@ -23,7 +24,6 @@ from torchlens_core.testing.toy_framework import (
     watcher_here,
 )  # fmt: skip
 from torchlens_core.testing.toy_layers import Linear
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import make_call, trace
 from torchlens_core.validate import validate
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from torchlens_core.backend import Call
 from torchlens_core.plan import Plan
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.toy import ToyBackend
 from torchlens_core.testing.toy_framework import Array, Module
 from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import run
 
 

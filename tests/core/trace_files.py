@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from torchlens_core.file import save
+from torchlens_core.records.trace import Trace
 from torchlens_core.testing.toy_framework import Array, Module, add, sort, split, tanh, zeros
 from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
-from torchlens_core.trace import Trace
 from torchlens_core.tracing import trace
 
 Json = dict[str, Any]

@@ -22,7 +22,7 @@ from tests.zoo.catalogue_entry import Arguments, Entry
 from tests.zoo.census import Census
 from tests.zoo.dependence import changed_one_by_one, differs
 from tests.zoo.plain_outputs import named_tensors
-from torchlens_core.graph import Kind
+from torchlens_core.derived.graph import Kind
 
 Outputs = dict[str, torch.Tensor]
 REPEATS = 3, 30  # timed runs of each kind, by turns: at least, and at most

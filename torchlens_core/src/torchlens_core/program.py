@@ -1,7 +1,7 @@
 """What ran, as a backend wrote it down: rows, scopes, sources, call sites and events. No values, no labels.
 
 A *Program* is the raw tape of one run. Everything a user sees (edges, layers, labels, costs) is derived from it, once
-and lazily, by :mod:`torchlens_core.graph`. The arrays that were kept live beside it, by *value id*.
+and lazily, by :mod:`torchlens_core.derived.graph`. The arrays that were kept live beside it, by *value id*.
 
 Value ids ("vids") are consecutive integers. Each array that was seen has one, and each write to an array gives it a new
 one: a vid names *an array at a moment*. ``Program.metas[vid]`` describes it.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .frames import Frame, frame_of
+from .derived.frames import Frame, frame_of
 
 if TYPE_CHECKING:
     from .costs import Cost

@@ -18,8 +18,8 @@ from .errors import SelectorError, nearest
 from .vocabulary import canonical_type
 
 if TYPE_CHECKING:
-    from .selection import Selection
-    from .trace import Trace
+    from .records.selection import Selection
+    from .records.trace import Trace
 
 STATIC: Final = frozenset({"func", "scope"})  # the same for all calls of a function in all calls of a module
 LABEL_PATTERN: Final = re.compile(r"(?P<type>[a-z0-9]+?)_(?P<k>\d+)(?:_(?P<total>\d+))?(?::(?P<pass>\d+))?$")

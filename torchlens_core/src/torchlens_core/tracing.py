@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from .backend import Backend, Call, Discovery
+from .derived.graph import Kind
+from .derived.structure import Structure
 from .errors import BackendError, NothingCaptured, SelectorWarning
-from .graph import Kind
-from .op import Op
 from .plan import Plan, SaveSpec
 from .plugins import choose_backend, get_backend
 from .program import Meta, Program, Row
-from .selection import Selection
+from .records.op import Op
+from .records.selection import Selection
+from .records.trace import Trace
 from .selectors import Names, Selector
 from .session import Session
-from .structure import Structure
-from .trace import Trace
 from .values import LiveValues
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import Arrays, Backend, Call
+from .derived.graph import Kind
 from .errors import ReplayError
-from .graph import Kind
-from .op import Op
 from .plan import Plan
 from .program import Event, Program, walk_outs
+from .records.op import Op
+from .records.trace import Trace
 from .replay import Replay, Step, events_by_row, read_again
-from .trace import Trace
 from .tracing import backend_for, make_call, run
 
 

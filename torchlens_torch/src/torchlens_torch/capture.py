@@ -58,6 +58,7 @@ class Recorder(TorchFunctionMode):
         self.with_sites = "sites" in session.needs
         self.in_kernels = False  # called for kernels, not for functions
         self._classes = dict(_BASE_CLASSES)
+        self.uninitialised: list[tuple[Tensor, int]] = []  # parameters of lazy modules, and their value ids
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
         self.buffer_arrays: list[Tensor] = []
         self.num_state = 0  # value ids below it are those of parameters and buffers as they were before the run

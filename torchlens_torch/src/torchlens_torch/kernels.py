@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchlens_core.frames import Frame
+from torchlens_core.derived.frames import Frame
 
 from .functions import describe
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from torchlens_core.backend import Call, Discovery
 
@@ -59,8 +60,12 @@ class _Attributes:
 
 @contextmanager
 def preserve(call: Call, discovery: Discovery) -> Iterator[None]:
-    """The model, the arguments and the generators (torch's, numpy's, Python's) are left as they were found."""
-    attributes = [_Attributes(module) for _, module in discovery.modules if module is not None]
+    """The model, the arguments and the generators (torch's, numpy's, Python's) are left as they were found.
+
+    A lazy module that the first call initialises stays initialised.
+    """
+    modules = (module for _, module in discovery.modules if module is not None and not isinstance(module, LazyModuleMixin))
+    attributes = [_Attributes(module) for module in modules]
     arrays = {id(array): array for each in attributes for array in each.arrays()}
     arrays |= {id(array): array for value in (*call.args, *call.kwargs.values()) for _, array in leaves(value)}
     contents = [_Content(array) for array in arrays.values()]

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from torchlens_core.backend import Call
 from torchlens_core.errors import NestedTraceError
-from torchlens_core.program import ModuleInfo, Output, Source, SourceKind
+from torchlens_core.program import Meta, ModuleInfo, Output, Source, SourceKind
 from torchlens_core.session import Halt, Session
 
 from . import callsites
@@ -47,6 +48,8 @@ def capture(call: Call, session: Session) -> Any:
             _add_inputs(recorder, call)
         out = _run(call, session, recorder, calls, [*wrappers, *(module for _, module in modules)])
         recorder.origins.finish()
+        for array, vid in recorder.uninitialised:
+            session.metas[vid] = session.metas[vid] if is_lazy(array) else meta_of(array)
         return out
     finally:
         if torch.accelerator.is_available():
@@ -108,7 +111,11 @@ def _add_state(recorder: Recorder) -> None:
     for state in session.discovery.state:
         array = state.array
         vid = len(metas)
-        metas.append((array.shape, array.dtype, array.device, None))  # type: ignore[arg-type]
+        try:
+            metas.append((array.shape, array.dtype, array.device, None))  # type: ignore[arg-type]
+        except RuntimeError:  # of a lazy module: it has a shape when the module has been called
+            metas.append(Meta((), array.dtype, array.device))
+            recorder.uninitialised.append((array, vid))
         kind: SourceKind = "buffer" if state.is_buffer else "param"
         source = Source(kind, state.address, vid, state.aliases, state.trainable, row=-1, module=state.module)
         sources.append(source)
@@ -117,10 +124,11 @@ def _add_state(recorder: Recorder) -> None:
             recorder.buffers[id(array)] = source
             recorder.buffer_arrays.append(array)
             known[id(array)] = (_first_read(recorder, source, array), vid)
-            if recorder.replay:
+            if recorder.replay and not is_lazy(array):
                 session.constants[vid] = array.detach().clone()
         else:
             known[id(array)] = (None, vid)
+    recorder.num_state = len(metas)
 
 
 def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:

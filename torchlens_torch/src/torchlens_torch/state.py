@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from torchlens_core.backend import Call, Discovery, State
-from torchlens_core.module_facts import ModuleFacts, function_facts, plain
 from torchlens_core.program import ModuleInfo
+from torchlens_core.records.module_facts import ModuleFacts, function_facts, plain
 
 from .wrappers import unwrap
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..derived.graph import Kind
 from ..errors import DrawError
-from ..graph import Kind
-from ..op import Op
 from ..program import Scope, walk_outs
-from ..untrusted import visible
+from ..records.op import Op
+from ..show.untrusted import visible
 from .choice import Choice, Link, SceneOptions
 from .edges import End, join
 from .groups import Groups
@@ -20,7 +20,7 @@ from .placement import Place, Placement
 from .scene import Node, Scene
 
 if TYPE_CHECKING:
-    from ..trace import Trace
+    from ..records.trace import Trace
 
 
 @dataclass(slots=True)

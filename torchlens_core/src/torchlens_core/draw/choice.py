@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..graph import Kind
+from ..derived.graph import Kind
 
 if TYPE_CHECKING:
-    from ..layer import Layer
-    from ..module import Module
-    from ..trace import Trace
+    from ..records.layer import Layer
+    from ..records.module import Module
+    from ..records.trace import Trace
 
 Buffers = Literal["never", "meaningful", "always"]
 

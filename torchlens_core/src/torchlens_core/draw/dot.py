@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..untrusted import visible
+from ..show.untrusted import visible
 from .picture import Picture
 from .scene import Edge, Group
 from .style import LEGEND, NodeSpec, box_width, edge_style

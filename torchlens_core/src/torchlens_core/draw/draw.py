@@ -16,9 +16,9 @@ from .picture import Direction, Look, ModuleSpecFn, NodeSpecFn, Overrides, make_
 from .renderers import choose_renderer, formats
 
 if TYPE_CHECKING:
-    from ..layer import Layer
-    from ..module import Module
-    from ..trace import Trace
+    from ..records.layer import Layer
+    from ..records.module import Module
+    from ..records.trace import Trace
 
 Mode = Literal["unrolled", "rolled", "none"]
 NodeStyle = Literal["default", "profiling"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..graph import Kind
+from ..derived.graph import Kind
 from ..program import hole_paths
-from ..untrusted import visible
+from ..show.untrusted import visible
 from ..vocabulary import COMMUTATIVE
 from .choice import Link
 from .scene import Edge
 
 if TYPE_CHECKING:
-    from ..trace import Trace
+    from ..records.trace import Trace
 
 
 class End(NamedTuple):

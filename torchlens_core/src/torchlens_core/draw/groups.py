@@ -7,12 +7,12 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ..program import Scope
-from ..untrusted import visible
+from ..show.untrusted import visible
 from .node_text import call_title
 from .scene import Group
 
 if TYPE_CHECKING:
-    from ..trace import Trace
+    from ..records.trace import Trace
 
 _Path = tuple[Scope, ...]
 

@@ -6,16 +6,16 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..op import Op
 from ..program import Scope
-from ..quantities import bytes_text, duration_text, flops_text, macs_text
-from ..untrusted import shortened, visible
+from ..records.op import Op
+from ..show.quantities import bytes_text, duration_text, flops_text, macs_text
+from ..show.untrusted import shortened, visible
 from .params import ParamTotals, total
 from .scene import Node, NodeKind
 
 if TYPE_CHECKING:
-    from ..param import Param
-    from ..trace import Trace
+    from ..records.param import Param
+    from ..records.trace import Trace
 
 LINE_LENGTH = 48  # where lists of settings and parameters are broken
 MAX_LINES = 3  # of settings, and of parameters

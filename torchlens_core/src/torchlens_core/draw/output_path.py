@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path, PureWindowsPath
 
 from ..errors import DrawError
-from ..untrusted import visible
+from ..show.untrusted import visible
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..quantities import bytes_text, count_text
+from ..show.quantities import bytes_text, count_text
 from .scene import ParamState
 
 if TYPE_CHECKING:
-    from ..param import Param
-    from ..trace import Trace
+    from ..records.param import Param
+    from ..records.trace import Trace
 
 
 class ParamTotals(NamedTuple):

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DrawError
-from ..op import Op
+from ..records.op import Op
 from .scene import Edge, Group, Node, Scene
 from .style import NodeSpec, Theme, get_theme, node_spec
 
 if TYPE_CHECKING:
-    from ..layer import Layer
-    from ..module import Module
-    from ..trace import Trace
+    from ..records.layer import Layer
+    from ..records.module import Module
+    from ..records.trace import Trace
 
 Direction = Literal["bottomup", "topdown", "leftright"]
 Attributes = Mapping[str, str]

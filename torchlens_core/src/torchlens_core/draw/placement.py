@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..graph import Kind
+from ..derived.graph import Kind
 from ..program import Scope
 
 if TYPE_CHECKING:
-    from ..module import Module
-    from ..trace import Trace
+    from ..records.module import Module
+    from ..records.trace import Trace
 
 
 class Place(NamedTuple):

@@ -1,7 +1,7 @@
 """What a picture shows, before any layout: nodes, edges and nested groups, already collapsed, rolled or unrolled.
 
 A scene is plain data: text, flags and numbers. Colours and shapes are :mod:`.style`'s, positions a renderer's. The text
-that is shown has been made harmless to look at (:mod:`torchlens_core.untrusted`); a renderer still escapes it.
+that is shown has been made harmless to look at (:mod:`torchlens_core.show.untrusted`); a renderer still escapes it.
 """
 
 from __future__ import annotations

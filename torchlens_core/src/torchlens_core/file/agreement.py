@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
+from ..derived.structure import Structure
 from ..errors import ChecksumMismatch, GraphError, SchemaError, TraceFileError, Truncated
-from ..structure import Structure
 from .ops import describe_ops
 from .schema import ArrayRecord, Counts, Manifest, OpRecord, Records
 

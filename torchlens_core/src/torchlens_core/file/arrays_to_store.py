@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import NotSupported, SaveError, ValueOverwritten
-from ..trace import Trace
+from ..records.trace import Trace
 from .arguments import Encoder
 from .schema import Fidelity, NotStored, NumberRecord, Role
 from .storage import STORAGE, Array

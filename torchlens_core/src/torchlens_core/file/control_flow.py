@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..conditionals import Conditional, ControlFlow, Execution, Predicate
-from ..source_tree import Span
+from ..control_flow.conditionals import Conditional, ControlFlow, Execution, Predicate
+from ..control_flow.source_tree import Span
 from . import schema
 from .source_text import SourceText
 from .text import clean

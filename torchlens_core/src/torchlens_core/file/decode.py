@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 from ..backend import Backend
 from ..costs import Cost
+from ..derived.frames import Frame
+from ..derived.structure import Structure
 from ..errors import GraphError, ReplayError, SchemaError
-from ..frames import Frame
 from ..program import Event, Func, Meta, ModuleInfo, Output, Outs, Program, Row, Scope, Source
-from ..structure import Structure
 from . import schema
 from .arguments import Constant, Decoder
 from .control_flow import decode_control_flow

@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import SaveError
 from ..program import Outs, Row
-from ..trace import Trace
+from ..records.trace import Trace
 from . import schema
 from .arguments import Encoder, Texts
 from .control_flow import encode_control_flow

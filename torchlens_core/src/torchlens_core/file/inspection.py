@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..quantities import bytes_text, count_text
-from ..text import table
-from ..untrusted import visible
+from ..show.quantities import bytes_text, count_text
+from ..show.text import table
+from ..show.untrusted import visible
 from .container import Container, Form
 from .limits import Limits
 from .manifest import manifest_problems, parse_manifest

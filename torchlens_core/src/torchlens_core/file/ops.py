@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from ..costs import Cost
-from ..graph import Kind
+from ..derived.graph import Kind
+from ..derived.structure import Structure
 from ..program import Program
-from ..structure import Structure
 from .schema import OpRecord
 
 _KINDS: Final = {

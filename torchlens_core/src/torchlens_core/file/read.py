@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..backend import Backend
 from ..errors import TraceFileError
 from ..plugins import get_backend
-from ..trace import Trace
+from ..records.trace import Trace
 from . import strict_json
 from .agreement import arrays_disagree, check_hash, manifest_disagrees, ops_disagree
 from .collector import collection_put_off

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
 
-from ..frames import Frame
+from ..derived.frames import Frame
 from ..program import Program
 from . import schema
 from .text import clean, path_problem, plain

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from ..errors import SaveError, SaveWarning
-from ..trace import Trace
+from ..records.trace import Trace
 from . import schema
 from .agreement import array_name, count
 from .arrays_to_store import Item, Ready, groups, make_ready, value_labels

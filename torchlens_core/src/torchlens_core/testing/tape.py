@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..frames import Frame
+from ..derived.frames import Frame
+from ..derived.structure import Structure
 from ..program import HOLE, Event, Func, Meta, ModuleInfo, Output, Program, Row, Scope, Source, SourceKind
-from ..structure import Structure
-from ..trace import Trace
+from ..records.trace import Trace
 from ..values import LiveValues
 from ..vocabulary import canonical_type
 from .toy import ToyArrays

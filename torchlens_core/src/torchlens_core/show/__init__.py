@@ -1,0 +1,1 @@
+"""How records show themselves: text, tables, HTML, data frames."""
