@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.core.conditional_tracer import Run, Traced, load, traced
-from torchlens_core import branches, source_tree
+from torchlens_core.control_flow import branches, source_tree
 from torchlens_core.control_flow.conditionals import BoolEvent, ControlFlow, OpPlace, ScopePlace, find_conditionals
 from torchlens_core.derived.frames import frame_of
 

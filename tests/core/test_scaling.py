@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from torchlens_core import recurrence
+from torchlens_core.derived import recurrence
 from torchlens_core.records.trace import Trace
 from torchlens_core.testing.tape import Tape
 from torchlens_core.testing.toy_framework import Array, relu, tanh

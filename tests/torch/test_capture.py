@@ -312,6 +312,23 @@ def test_modules_nested_as_deep_as_a_plain_call_can_go() -> None:
     assert len(trace.compute_ops[-1].modules) == 179
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_lazy_modules_are_initialised_as_by_a_plain_call() -> None:
+    def make() -> Any:
+        return nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()), x()
+
+    plain = setup(make)
+    expected = plain.model(*plain.args)
+    made = setup(make)
+    trace = tl.trace(made.model, list(made.args))
+    assert torch.equal(trace["output_1"].out, expected)
+    assert torch.equal(made.model[0].weight, plain.model[0].weight)
+    assert trace["linear_1"].param_addresses == ["0.weight", "0.bias"]
+    assert trace.params["0.weight"].shape == (3, 4)
+    assert trace.num_params == 3 * 4 + 3 + 3 + 3
+    assert len(tl.sites(*make())) > 0
+
+
 def test_a_tensor_subclass() -> None:
     class Tagged(Tensor):
         pass

@@ -349,6 +349,40 @@ def test_tied_weights_have_one_record_with_all_addresses_and_uses() -> None:
     assert trace.num_params == 35
 
 
+def test_a_parameter_written_in_the_forward_stays_a_parameter() -> None:
+    def make() -> Any:
+        def forward(self: Any, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.fc.weight.clamp_(-0.1, 0.1)
+                self.fc.bias.data.mul_(0)
+            y = self.fc(x)
+            self.fc.bias.data = torch.ones(4)
+            return self.fc(y)
+
+        return Model(forward, fc=nn.Linear(4, 4)), x()
+
+    trace = traced(make)
+    first, second = trace["linear_1"].ops
+    assert first.param_addresses == second.param_addresses == ["fc.weight", "fc.bias"]
+    assert first.parents == ["input_1", "clamp_1_1", "mul_1_3"]
+    assert first.write_parents == ["clamp_1_1", "mul_1_3"]
+    assert second.write_parents == ["clamp_1_1", "data_2_6"]
+    assert trace["clamp_1"].param_addresses == ["fc.weight"]
+    assert trace["clamp_1"].out.abs().max() <= 0.1
+    assert tl.validate(*make()).problems == []
+
+
+def test_an_embedding_that_renormalises_its_weight() -> None:
+    def make() -> Any:
+        return nn.Embedding(5, 4, max_norm=0.5), torch.tensor([[0, 1]])
+
+    trace = traced(make)
+    op = trace["embedding_1"]
+    assert op.param_addresses == ["weight"]
+    assert op.is_inplace
+    assert op.out.norm(dim=-1).max() <= 0.5 + 1e-6
+
+
 def test_a_parametrised_weight() -> None:
     def make() -> Any:
         return nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), x()

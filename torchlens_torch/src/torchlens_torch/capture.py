@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from torchlens_core.program import HOLE, Func, ModuleInfo, Row, Source
@@ -255,13 +256,15 @@ class Recorder(TorchFunctionMode):
         if isinstance(out, Tensor):
             if info.same_object and (isinstance(out, torch.nn.Parameter) or _is_wrapped(out)):
                 return out, None  # it stays the parameter that it was; `grad` marks its arguments in this way
+            if is_lazy(out):
+                return out, None  # of a module yet to be initialised: no value
             if targets is None and not info.same_object and self.is_known(out):
                 if self.in_kernels:
                     return out, None  # no kernel made it
                 out = _alias(out)
             return out, self.assign(out)
         if out is None:
-            if not targets:
+            if not targets or is_lazy(targets[0]):  # the latter is being given memory
                 return out, None
             outs = tuple(self.assign(target) for target in targets)
             return out, outs[0] if len(outs) == 1 else outs

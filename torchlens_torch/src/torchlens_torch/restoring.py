@@ -64,7 +64,8 @@ def preserve(call: Call, discovery: Discovery) -> Iterator[None]:
 
     A lazy module that the first call initialises stays initialised.
     """
-    modules = (module for _, module in discovery.modules if module is not None and not isinstance(module, LazyModuleMixin))
+    found = (module for _, module in discovery.modules)
+    modules = (module for module in found if module is not None and not isinstance(module, LazyModuleMixin))
     attributes = [_Attributes(module) for module in modules]
     arrays = {id(array): array for each in attributes for array in each.arrays()}
     arrays |= {id(array): array for value in (*call.args, *call.kwargs.values()) for _, array in leaves(value)}

@@ -137,8 +137,9 @@ def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
     def read() -> Tensor:
         source.row = len(recorder.session.rows)
         recorder.known[id(array)] = (None, source.vid)
-        with torch._C.DisableTorchFunction():
-            recorder.keep_copy(source.vid, array)
+        if not is_lazy(array):
+            with torch._C.DisableTorchFunction():
+                recorder.keep_copy(source.vid, array)
         return array
 
     return read
