@@ -504,6 +504,22 @@ def test_halt_stops_just_after_the_first_match(halt: Any, last: str) -> None:
     assert not any(op.is_output for op in trace)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("level", ["a script", "kernels", "vmap"])
+def test_halt_wherever_operations_are_seen(level: str) -> None:
+    model: Any = {
+        "a script": lambda: torch.jit.script(Net()),
+        "kernels": Net,
+        "vmap": lambda: torch.func.vmap(Net()),
+    }[level]()
+    options = {"granularity": "kernel"} if level == "kernels" else {}
+    trace = tl.trace(model, x(), halt=tl.func("relu"), **options)
+    assert_nothing_left()
+    assert trace.halted.type == "relu"
+    assert trace.halted.out.shape == (2, 8)
+    assert trace[-1].type == "relu"
+
+
 def test_halt_passes_through_except_exception() -> None:
     def forward(x: Tensor) -> Tensor:
         try:

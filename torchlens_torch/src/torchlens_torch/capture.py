@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from torchlens_core.program import HOLE, Func, ModuleInfo, Row, Source
+from torchlens_core.program import HOLE, Func, ModuleInfo, Row
 from torchlens_core.session import Halt, Session
 
+from .buffers import Buffers
 from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
@@ -50,7 +51,7 @@ class Recorder(TorchFunctionMode):
         self.modules = modules  # by id of the module
         self.known: dict[int, tuple[Callable[[], Any] | None, int]] = {}  # id of an array -> (weak reference, vid)
         self.memory = Memory(session)
-        self.buffers: dict[int, Source] = {}  # id of a buffer -> its latest version
+        self.buffers = Buffers(self)
         self.watermark = 0  # arrays with a lower vid may have been overwritten through another array
         self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
@@ -61,7 +62,6 @@ class Recorder(TorchFunctionMode):
         self._classes = dict(_BASE_CLASSES)
         self.uninitialised: list[tuple[Tensor, int]] = []  # parameters of lazy modules, and their value ids
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
-        self.buffer_arrays: list[Tensor] = []
         self.num_state = 0  # value ids below it are those of parameters and buffers as they were before the run
         self.origins = Origins(self, model)
 
@@ -328,7 +328,7 @@ class Recorder(TorchFunctionMode):
         entry = self.known.get(id(array))
         if entry is None or entry[0] is not None:
             self.known[id(array)] = (_ref(array), vid)
-        elif entry[1] >= self.num_state or id(array) in self.buffers:
+        elif entry[1] >= self.num_state or array in self.buffers:
             self.known[id(array)] = (None, vid)
         return vid
 
@@ -361,54 +361,24 @@ class Recorder(TorchFunctionMode):
             if new == old:  # written beside the result: running statistics
                 new = self.assign(target)
             pairs.append((old, new))
-            buffer = self.buffers.get(id(target))
-            if buffer is not None:
-                newest = self._new_version(buffer, target, new)
-                pairs.append((new, newest))
-                new = newest
-            if session.rows[row][0].rebinds:
+            pairs += self.buffers.after_write(target, new)
+            if target in self.buffers:
+                new = self.known[id(target)][1]
+            if session.rows[row][0].rebinds:  # type: ignore[attr-defined]
                 self.memory.after_rebinding(target, row, new)
             else:
-                pairs += self._write_buffers_through(target)
                 self.memory.after_write(target, row, new)
         session.writes[row] = tuple(pairs)
         self.watermark = len(session.metas)
 
-    def _write_buffers_through(self, view: Tensor) -> list[tuple[int, int]]:
-        """New versions of the buffers that a write to another array overwrote: a view of them, their ``.data``."""
-        pairs: list[tuple[int, int]] = []
-        for buffer in self.memory.overlapping(view, self.buffer_arrays):
-            if buffer is not view:
-                old = self.vid_of(buffer)
-                new = self.assign(buffer)
-                pairs += [(old, new), (new, self._new_version(self.buffers[id(buffer)], buffer, new))]
-        return pairs
-
-    def _new_version(self, buffer: Source, array: Tensor, origin: int) -> int:
-        """The next version of a buffer, whose value is that of the array ``origin``."""
-        session = self.session
-        vid = session.source(
-            "buffer", buffer.address, meta_of(array), version=buffer.version + 1, origin=origin,
-            row=len(session.rows), module=buffer.module, aliases=buffer.aliases,
-        )  # fmt: skip
-        if id(array) not in self.buffers:
-            self.buffer_arrays.append(array)
-        self.buffers[id(array)] = session.sources[-1]
-        self.pin(array, vid)
-        self.keep_copy(vid, array)
-        return vid
-
-    def rebind(self, address: str, module: str, array: Tensor) -> Tensor:
-        """A buffer's attribute was set to another array. Returns the alias that becomes the buffer."""
+    def rebind(self, address: str, module: str, array: Tensor) -> Tensor | None:
+        """A buffer was set to another array. Returns the alias that becomes the buffer; None: nothing new."""
         origin = self.vid_of(array)
-        versions = [s for s in self.session.sources if s.kind == "buffer" and s.address == address]
-        before = versions[-1] if versions else Source("buffer", address, -1, version=0, module=module)
-        if before.vid == self.vid_of(array):
-            return  # set to what it was already
-        if before.row < 0:
-            before.row = len(self.session.rows)
+        before = self.buffers.latest_at(address)
+        if before is not None and before.vid == origin:
+            return None
         alias = _alias(array)
-        self._new_version(before, alias, origin)
+        self.buffers.rebind(address, module, alias, origin)
         return alias
 
     def note_read(self, info: TorchFunc, args: tuple[Any, ...], result: Any) -> None:
@@ -424,7 +394,7 @@ class Recorder(TorchFunctionMode):
         """Keep a value as the decision says. Buffers, and memory that others can write unseen, are copied."""
         plain = decision.keep is not None and decision.keep.is_plain
         exposed = self.memory.has_exposed and self.memory.is_exposed(array)
-        if plain and (exposed or id(array) in self.buffers):
+        if plain and (exposed or array in self.buffers):
             array = array.detach().clone()
         self.session.keep(vid, array, decision)
 

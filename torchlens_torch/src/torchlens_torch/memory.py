@@ -9,7 +9,6 @@ offset, sizes and strides, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +35,14 @@ class Region(NamedTuple):
 
 
 _WHOLE = Region(0, (), (), 1)
+
+
+def storage_of(array: Tensor) -> int:
+    """The first half of ``place_of``, at a fraction of its cost."""
+    try:
+        return place_of(array)[0] if array.is_nested else array.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError, ValueError):
+        return place_of(array)[0]
 
 
 def place_of(array: Tensor) -> tuple[int, Region]:
@@ -147,19 +154,16 @@ class Memory:
         """A row gave this array other memory, and wrote to none."""
         self._rebound[id(target)] = (row, vid)
 
-    def overlapping(self, target: Tensor, arrays: Iterable[Tensor]) -> list[Tensor]:
-        """Those of some arrays that share memory with another one."""
-        storage, region = place_of(target)
-        places = ((array, *place_of(array)) for array in arrays)
-        return [array for array, other, covered in places if other == storage and overlap(covered, region)]
-
     def last_write(self, array: Tensor, vid: int) -> int | None:
         """The last row that overwrote memory of an array through another array, since the array became ``vid``."""
         row, new = self._rebound.get(id(array), (-1, -1))
         if new > vid:
             return row
-        storage, region = place_of(array)
-        for row, new, written in reversed(self._written.get(storage, ())):
+        entries = self._written.get(storage_of(array))
+        if entries is None:
+            return None
+        region = place_of(array)[1]
+        for row, new, written in reversed(entries):
             if new <= vid:
                 break
             if overlap(written, region):

@@ -19,7 +19,7 @@ from torchlens_core.program import HOLE, Row
 from .callsites import chain
 from .constants import Constants
 from .functions import describe
-from .memory import meta_of, place_of
+from .memory import Region, meta_of, place_of
 
 if TYPE_CHECKING:
     from .capture import Recorder
@@ -39,6 +39,7 @@ class Origins:
         self._constants = Constants(recorder.session.discovery)
         self._transforms: TransformedCalls | None = None
         self._unknown: list[str] = []
+        self._of_kernels: dict[tuple[int, Region, torch.dtype], int] = {}  # place and type -> vid of a kernel's output
 
     def add(self, array: Tensor) -> int:
         """Give an array a value id."""
@@ -48,6 +49,10 @@ class Origins:
             frame = sys._getframe(2)
             vid = self._view(array, frame)
             return vid if vid >= 0 else self._source(array, frame)
+
+    def note_kernel_output(self, array: Tensor, vid: int) -> None:
+        """A kernel made this array. What leaves torch may be another object in the same place: autograd's view of it."""
+        self._of_kernels[(*place_of(array), array.dtype)] = vid
 
     def _transformed_calls(self) -> TransformedCalls:
         if self._transforms is None:
@@ -78,6 +83,10 @@ class Origins:
         """
         recorder, session = self._recorder, self._recorder.session
         storage, region = place_of(array)
+        vid = self._of_kernels.get((storage, region, array.dtype), -1)
+        if vid >= 0:
+            recorder.known[id(array)] = (weakref.ref(array), vid)
+            return vid
         bases = [base for base in self._alive() if place_of(base)[0] == storage and base.dtype == array.dtype]
         if not bases:
             return -1

@@ -121,8 +121,7 @@ def _add_state(recorder: Recorder) -> None:
         sources.append(source)
         pinned.append(array)
         if state.is_buffer:
-            recorder.buffers[id(array)] = source
-            recorder.buffer_arrays.append(array)
+            recorder.buffers.add(array, source)
             known[id(array)] = (_first_read(recorder, source, array), vid)
             if recorder.replay and not is_lazy(array):
                 session.constants[vid] = array.detach().clone()

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from torchlens_core.session import Halt
+
 from .kernels import KernelRecorder
 from .modules import active
 from .patches import replaced_calls
@@ -27,6 +29,11 @@ def _recording(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
         if calls is None or calls.recorder.in_kernels:
             return original(self, *args, **kwargs)
         with KernelRecorder(calls.recorder, self.name):
-            return original(self, *args, **kwargs)
+            try:
+                return original(self, *args, **kwargs)
+            except RuntimeError:
+                if calls.session.halted_vid >= 0:  # the interpreter makes its own error of whatever is raised in it
+                    raise Halt from None
+                raise
 
     return __call__

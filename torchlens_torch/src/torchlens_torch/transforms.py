@@ -18,6 +18,7 @@ from torch._functorch.pyfunctorch import VmapInterpreter, retrieve_current_funct
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from torchlens_core.program import walk_outs
+from torchlens_core.session import Halt
 
 from .memory import meta_of, stamp
 
@@ -69,7 +70,12 @@ class TransformedCalls:
         rows = recorder.session.rows
         count = len(rows)
         taken = [unwrapped(leaf)[1] for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        out = handler(recorder, func, types, args, kwargs)
+        try:
+            out = handler(recorder, func, types, args, kwargs)
+        except Halt:
+            kept = recorder.session.values.get(recorder.session.halted_vid, ())
+            self._unwrap_results(len(rows) - 1, tree_leaves((kept, args)), taken)
+            raise
         if len(rows) > count:
             self._unwrap_results(len(rows) - 1, tree_leaves((out, args)), taken)
         return out
