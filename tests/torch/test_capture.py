@@ -113,18 +113,19 @@ def test_an_fx_graph_module() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("form", [torch.jit.script, lambda model: torch.jit.trace(model, x())])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
-def test_script_modules_at_kernel_level(form: Any, mode: Any) -> None:
+@pytest.mark.parametrize("save", [True, tl.func("addmm")])
+def test_script_modules_at_kernel_level(form: Any, mode: Any, save: Any) -> None:
     model = Net()
     scripted = form(model)
     given = x()
     with mode():
         for _ in range(3):  # its interpreter optimises after some calls
-            trace = tl.trace(scripted, given)
+            trace = tl.trace(scripted, given, save=save)
             assert layers(trace) == "t_1_1, addmm_1_2, relu_1_3, t_2_4, addmm_2_5"
             assert trace["addmm_1"].parents == ["input_1", "t_1_1"]
             assert trace["t_1"].param_addresses == ["fc1.weight"]
             assert trace["addmm_1"].param_addresses == ["fc1.bias"]
-            assert same(trace["output_1"].out, model(given))
+            assert same(trace["addmm_2"].out, model(given))
     assert not trace.is_recurrent
 
 
@@ -183,6 +184,8 @@ def test_the_whole_run_at_kernel_level() -> None:
     assert trace["gt_1"].bool_value is True
     function = traced(make)
     assert torch.allclose(function["output_1"].out, trace["output_1"].out)
+    unsaved = traced(make, values=False, granularity="kernel", save=False)
+    assert graph(unsaved) == graph(trace)
 
 
 def test_names_of_the_kernels_below_each_op() -> None:

@@ -233,11 +233,18 @@ def in_a_thread(function: Any) -> Any:
     return result[0]
 
 
+def _gradient(x: Tensor) -> Tensor:
+    x.sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
 UNKNOWN: dict[str, Any] = {
     "numpy": lambda x: x + torch.from_numpy(np.ones(4, dtype=np.float32)),
     "another thread": lambda x: x + in_a_thread(lambda: torch.ones(4)),
     "the constructor of Tensor": lambda x: x + torch.Tensor([1.0, 1.0, 1.0, 1.0]),
     "a parameter made inside": lambda x: x + nn.Parameter(torch.ones(4)).data,
+    "backward": lambda x: x + _gradient(torch.ones(4, requires_grad=True)),
     "dlpack": lambda x: x + torch.from_dlpack(np.ones(4, dtype=np.float32)),
 }
 
@@ -253,10 +260,10 @@ def test_an_array_of_unknown_origin_is_a_source_with_one_warning(name: str) -> N
         return
     assert len(ours) == 1
     assert "'source' Ops" in str(ours[0].message)
-    source = trace["source_1_1"]
+    source = trace["source_1"]
     assert source.is_internal_source and source.is_compute and source.step_index == 1
     assert source.out.tolist() == [1, 1, 1, 1]
-    assert trace["add_1"].parents == ["input_1", "source_1_1"]
+    assert trace["add_1"].parents == ["input_1", source.layer_label]
 
 
 def test_several_unknown_arrays_give_one_warning() -> None:

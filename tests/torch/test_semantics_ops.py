@@ -623,6 +623,14 @@ def test_an_array_read_as_a_python_value_is_an_event_and_no_op(name: str) -> Non
     assert {op.type for op in trace.compute_ops} <= {"sum", "to", "long", "add"}
 
 
+def test_a_comparison_reads_both_arrays() -> None:
+    trace = traced(lambda: ((lambda x: x + 1 if torch.allclose(x * 2, torch.zeros(4) + 1) else x), x()))
+    assert [op.type for op in trace.compute_ops] == ["mul", "zeros", "add"]
+    assert trace["mul_1"].bool_value is False
+    assert not trace["zeros_1"].is_orphan
+    assert trace.num_conditionals == 1
+
+
 def test_numbers_given_to_an_operation() -> None:
     trace = traced(numbers_and_closed_over_arrays_are_arguments)
     op = trace["add_1"]

@@ -28,6 +28,7 @@ NO_ARRAY = (
     "aten::_local_scalar_dense",
     "aten::is_nonzero",
     "aten::equal",
+    "aten::allclose",
     "aten::item",
     "profiler::_record_function_enter_new",
     "profiler::_record_function_exit._RecordFunction",

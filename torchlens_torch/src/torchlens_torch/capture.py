@@ -26,7 +26,7 @@ from .buffers import Buffers
 from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
-from .memory import Memory, meta_of
+from .memory import Memory, meta_of, storage_of
 from .origins import Origins, TransformBegun
 from .timing import wait
 
@@ -52,7 +52,9 @@ class Recorder(TorchFunctionMode):
         self.known: dict[int, tuple[Callable[[], Any] | None, int]] = {}  # id of an array -> (weak reference, vid)
         self.memory = Memory(session)
         self.buffers = Buffers(self)
-        self.watermark = 0  # arrays with a lower vid may have been overwritten through another array
+        # arrays with a vid from `floor` on and below `watermark` may have been overwritten through another array
+        self.watermark = 0
+        self.floor = 0  # that of the first array after the parameters, until memory of theirs is written
         self.constant = session.default  # the same decision for every operation, where there is one
         self.replay = "replay" in session.needs
         self.sees_operations = "operations" in session.needs
@@ -62,6 +64,7 @@ class Recorder(TorchFunctionMode):
         self._classes = dict(_BASE_CLASSES)
         self.uninitialised: list[tuple[Tensor, int]] = []  # parameters of lazy modules, and their value ids
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
+        self._state_storages: set[int] | None = None  # looked up from the first write on
         self.num_state = 0  # value ids below it are those of parameters and buffers as they were before the run
         self.origins = Origins(self, model)
 
@@ -105,7 +108,7 @@ class Recorder(TorchFunctionMode):
                         vid = entry[1]
                     else:
                         vid = self._vid_of_argument(value)
-                    if vid < self.watermark:
+                    if self.floor <= vid < self.watermark:
                         deps = self._depend(value, vid, len(ins), deps)
                     ins.append(vid)
                     template.append(HOLE)
@@ -125,6 +128,8 @@ class Recorder(TorchFunctionMode):
         if info.event is not None:
             result = func(*args, **(kwargs or _EMPTY))
             session.note(info.event, ins[0] if ins else -1, result, site)
+            for vid in ins[1:]:  # `torch.equal(a, b)` reads b too, and is one question
+                session.note("compared", vid, result, site)
             return result
         targets: list[Tensor] | None = None
         if info.writes is not None or info.exposes or (kwargs and "out" in kwargs):
@@ -204,7 +209,7 @@ class Recorder(TorchFunctionMode):
                 kind = self._classify(item)
             if kind == _TENSOR:
                 vid = self._vid_of_argument(item)
-                if vid < self.watermark:
+                if self.floor <= vid < self.watermark:
                     deps = self._depend(item, vid, len(ins), deps)
                 ins.append(vid)
                 return HOLE
@@ -364,12 +369,20 @@ class Recorder(TorchFunctionMode):
             pairs += self.buffers.after_write(target, new)
             if target in self.buffers:
                 new = self.known[id(target)][1]
+            elif self._holds_state(target):
+                self.floor = 0
             if session.rows[row][0].rebinds:  # type: ignore[attr-defined]
                 self.memory.after_rebinding(target, row, new)
             else:
                 self.memory.after_write(target, row, new)
         session.writes[row] = tuple(pairs)
         self.watermark = len(session.metas)
+
+    def _holds_state(self, target: Tensor) -> bool:
+        """Whether an array that is no buffer itself lies in memory of the model's state."""
+        if self._state_storages is None:
+            self._state_storages = {storage_of(array) for array in self.pinned[: self.num_state]}
+        return storage_of(target) in self._state_storages
 
     def rebind(self, address: str, module: str, array: Tensor) -> Tensor | None:
         """A buffer was set to another array. Returns the alias that becomes the buffer; None: nothing new."""

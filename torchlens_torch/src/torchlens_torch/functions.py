@@ -33,7 +33,8 @@ _READ_PROPERTIES = frozenset(
     "shape dtype device requires_grad ndim layout names grad_fn _grad_fn _version is_leaf output_nr itemsize nbytes "
     "is_cuda is_cpu is_meta is_sparse is_quantized is_mkldnn is_mps is_xpu is_nested is_vulkan is_xla is_ipu is_maia "
     "is_sparse_csr is_mtia _backward_hooks _post_accumulate_grad_hooks retains_grad name volatile _base _cdata "
-    "__cuda_array_interface__ grad_dtype".split()
+    "__cuda_array_interface__ grad_dtype "
+    "grad".split()  # an array, but no operation makes it: backward does, where nothing sees it
 )
 
 # An array read as a Python value.

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchlens_core.derived.frames import Frame
 
+from .containers import leaves
 from .functions import describe
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class KernelRecorder(TorchDispatchMode):
         if len(rows) > count:
             row = tuple(rows[-1])
             rows[-1] = (*row[:6], self._place(row[6]), *row[7:])  # type: ignore[call-overload]
+            for _, array in leaves(out):
+                recorder.origins.note_kernel_output(array, recorder.vid_of(array))
         return out
 
     def _place(self, site: int) -> int:

@@ -51,7 +51,7 @@ class Origins:
             return vid if vid >= 0 else self._source(array, frame)
 
     def note_kernel_output(self, array: Tensor, vid: int) -> None:
-        """A kernel made this array. What leaves torch may be another object in the same place: autograd's view of it."""
+        """A kernel made this array. What leaves torch may be another object in its place: autograd's view of it."""
         self._of_kernels[(*place_of(array), array.dtype)] = vid
 
     def _transformed_calls(self) -> TransformedCalls:

@@ -127,7 +127,7 @@ def _add_state(recorder: Recorder) -> None:
                 session.constants[vid] = array.detach().clone()
         else:
             known[id(array)] = (None, vid)
-    recorder.num_state = len(metas)
+    recorder.num_state = recorder.floor = len(metas)
 
 
 def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
