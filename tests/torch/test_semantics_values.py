@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 
 import torchlens as tl
 from tests.torch.cases import Case, Model, Table, graph, setup, traced, x
-from torchlens_core.errors import NotSupported, ValueNotSaved, ValueOverwritten
+from torchlens_core.errors import CaptureWarning, NotSupported, ValueNotSaved, ValueOverwritten
 
 # -- out and numpy -----------------------------------------------------------------------------------------------------
 
@@ -113,10 +113,25 @@ def test_a_write_that_nothing_shows_is_an_error_and_no_wrong_number() -> None:
         return y.abs()
 
     given = x()
-    trace = tl.trace(forward, given)
+    with pytest.warns(CaptureWarning, match=r"1 kept value\(s\) were overwritten"):
+        trace = tl.trace(forward, given)
     with pytest.raises(ValueOverwritten):
         _ = trace["complex_1"].out
     assert torch.equal(trace["abs_1"].out, torch.complex(given, torch.ones(2, 4)).abs())
+
+
+def test_set_gives_other_memory_unseen_and_a_warning_says_so() -> None:
+    def forward(x: Tensor) -> Tensor:
+        y = x * 2
+        y.set_(x * 3)
+        return y + 1
+
+    given = x()
+    with pytest.warns(CaptureWarning, match="Tensor.set_"):
+        trace = tl.trace(forward, given)
+    assert torch.equal(trace["add_1"].out, given * 3 + 1)
+    with pytest.raises(ValueOverwritten):
+        _ = trace["mul_1"].out
 
 
 def test_memory_handed_to_numpy_is_copied_from_then_on() -> None:
@@ -144,7 +159,7 @@ def test_an_array_that_numpy_made_is_copied() -> None:
         memory[:] = 5
         return z * y
 
-    with pytest.warns(tl.TorchLensWarning if hasattr(tl, "TorchLensWarning") else UserWarning, match="cannot be seen"):
+    with pytest.warns(CaptureWarning, match="cannot be seen"):
         trace = tl.trace(forward, x())
     assert trace["source_1"].out.tolist() == [1, 1, 1, 1]
 

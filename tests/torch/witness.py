@@ -14,14 +14,13 @@ from time import perf_counter_ns
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlens_torch
 
 _PLUGIN = str(Path(torchlens_torch.__file__).parent)
-
-# Frames of the plugin that run the model's own code, or a function of torch for it. All others work for the plugin.
-_RUNNERS = frozenset({"__torch_function__", "__torch_dispatch__", "run", "__call__", "capture"})
+_TORCH = str(Path(torch.__file__).parent)
 
 # Kernels that make no array: reads are events on the Op that they read, and the profiler's marks are nothing.
 NO_ARRAY = (
@@ -39,13 +38,12 @@ EXPORTS = ("numpy", "__array__", "__dlpack__", "tolist")
 
 
 class Kernel(NamedTuple):
-    """One kernel that ran: its name, when it began, the plugin's function and torch's it ran under, and the line."""
+    """One kernel that ran: its name, when it began, for whom, and under which function of torch."""
 
     name: str
     time_ns: int
-    runner: str | None
-    function: str
-    caller: str
+    caller: str  # the innermost line that is not torch's; '' outside of a trace
+    function: str  # '' where no recorder saw one being called
 
 
 class Witness(TorchDispatchMode):
@@ -56,8 +54,10 @@ class Witness(TorchDispatchMode):
         self.kernels: list[Kernel] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.kernels.append(Kernel(func.name(), perf_counter_ns(), *_where(sys._getframe(1))))
-        return func(*args, **(kwargs or {}))
+        if not func.is_view:  # a view made unseen, such as where vmap ends, is known by the memory that it covers
+            self.kernels.append(Kernel(func.name(), perf_counter_ns(), *_where(sys._getframe(1))))
+        with torch._C.DisableTorchFunction():  # or what nothing had seen would be seen being called from here
+            return func(*args, **(kwargs or {}))
 
     def unrecorded(self, trace: Any) -> list[str]:
         """Kernels that ran in the model and under no recorded operation, each with the line that called it."""
@@ -65,7 +65,7 @@ class Witness(TorchDispatchMode):
         starts = [row.start_ns for row in rows]
         missed = []
         for kernel in self.kernels:
-            if kernel.runner not in _RUNNERS or kernel.name in NO_ARRAY or kernel.function in EXPORTS:
+            if not kernel.caller or kernel.name in NO_ARRAY or kernel.function in EXPORTS:
                 continue
             row = bisect_right(starts, kernel.time_ns) - 1
             if row < 0 or kernel.time_ns > rows[row].end_ns:
@@ -73,14 +73,21 @@ class Witness(TorchDispatchMode):
         return missed
 
 
-def _where(frame: FrameType | None) -> tuple[str | None, str, str]:
-    """The function of the plugin (None outside of a trace) and of torch that a kernel ran under, and who called it."""
-    caller = ""
+def _where(frame: FrameType | None) -> tuple[str, str]:
+    """For whom a kernel runs: the line that called it, and the function of torch that a recorder saw being called.
+
+    Nobody where it is the recorder's own work: where a function of the plugin other than its handler called it.
+    """
+    caller = function = ""
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_PLUGIN):
-            return frame.f_code.co_name, getattr(frame.f_locals.get("func"), "__name__", ""), caller
-        if not caller and "/torch/" not in file:
-            caller = f"{Path(file).name}:{frame.f_lineno}"
+        code = frame.f_code
+        if code.co_filename.startswith(_PLUGIN):
+            if code.co_name == "__torch_function__":
+                function = getattr(frame.f_locals.get("func"), "__name__", "?")
+            elif not caller:
+                return "", ""
+            return caller or function, function
+        if not caller and not code.co_filename.startswith(_TORCH):
+            caller = f"{Path(code.co_filename).name}:{frame.f_lineno}"
         frame = frame.f_back
-    return None, "", caller
+    return "", ""

@@ -110,7 +110,7 @@ class ModuleCalls:
         session, recorder = self.session, self.recorder
         if isinstance(out, Tensor):
             vid = recorder.vid_of(out)
-            if vid in scope.ins or recorder.is_overwritten(out, vid):
+            if vid in scope.ins or (vid < recorder.watermark and recorder.is_overwritten(out, vid)):
                 out, vid = recorder.pass_through(out, vid)
             outs: Any = vid
         else:

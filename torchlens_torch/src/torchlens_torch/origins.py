@@ -114,7 +114,16 @@ class Origins:
                 yield array
 
     def finish(self) -> None:
-        """The run is over: one warning for all arrays of unknown origin."""
+        """The run is over: one warning for all arrays of unknown origin, and one for writes that nothing showed."""
+        held = self._recorder.session.values.values()
+        unseen = sum(version is not None and array._version != version for array, version in held)
+        if unseen:
+            warnings.warn(
+                f"{unseen} kept value(s) were overwritten during the run by what cannot be seen (Tensor.set_, setting .real "
+                "or .imag, an extension). Asking for them is an error, and who read them later may lack a parent.",
+                CaptureWarning,
+                stacklevel=2,
+            )
         if self._unknown:
             shown = "; ".join(self._unknown[:3]) + (" ..." if len(self._unknown) > 3 else "")
             warnings.warn(

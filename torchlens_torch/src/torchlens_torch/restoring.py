@@ -30,11 +30,14 @@ class _Content:
         self._version = None if array.is_inference() else array._version
 
     def restore(self) -> None:
-        has_data = self._array.device.type != "meta" and type(self._array).__name__ != "FakeTensor"
-        same_version = self._version is not None and self._array._version == self._version
-        if not has_data or (same_version and torch.equal(self._array, self._before)):  # `.data` moves no version
+        """Write the elements back. What is written through ``.data`` moves no version, so they are compared."""
+        array = self._array
+        if array.device.type == "meta" or type(array).__name__ == "FakeTensor":
             return
-        self._array.detach().copy_(self._before)
+        same_version = self._version is not None and array._version == self._version
+        if same_version and (array.layout != torch.strided or torch.equal(array, self._before)):
+            return
+        array.detach().copy_(self._before)
 
 
 class _Attributes:
