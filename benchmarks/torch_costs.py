@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import torchlens as tl
 
@@ -49,6 +50,7 @@ def real_models() -> Iterator[Row]:
         ways: dict[str, Callable[[], Any]] = {
             "plain": lambda m=model, a=args: m(*a),
             "hooks, all": lambda m=model, a=args: _with_hooks(m, a),
+            "same arrays": lambda m=model, a=args: _keeping_all(m, a),
             "trace, all": lambda m=model, a=args: tl.trace(m, a),
             "trace, nothing": lambda m=model, a=args: tl.trace(m, a, save=False),
             "hook, one": lambda m=model, a=args, b=block: _with_hook(m, a, b),
@@ -69,10 +71,12 @@ def _rows(name: str, times: dict[str, float], num_ops: int, block: str, quarter:
 
     plain = f"{name}, {num_ops} ops, plain forward"
     yield Row(plain, f"{times['plain'] * 1e3:.1f} ms", "", None)
-    value = ratio("trace, all", "hooks, all")
+    value = ratio("trace, all", "same arrays")
     extra = (times["trace, all"] - times["plain"]) / num_ops * 1e6
     shown = f"{value:.2f}x ({ratio('trace, all', 'plain'):.2f}x plain, +{extra:.0f} µs an op)"
-    yield Row(f"{name}, everything saved, beside hooks that keep every module's output", shown, "1.10x", value <= 1.10)
+    yield Row(f"{name}, everything saved, beside code that keeps the same arrays", shown, "1.10x", value <= 1.10)
+    shown = f"{ratio('trace, all', 'hooks, all'):.2f}x"
+    yield Row(f"{name}, the same, beside hooks that keep the fewer outputs of modules", shown, "", None)
     value = ratio("trace, nothing", "plain")
     extra = (times["trace, nothing"] - times["plain"]) / num_ops * 1e6
     yield Row(f"{name}, nothing saved, beside plain", f"{value:.2f}x (+{extra:.0f} µs an op)", "", None)
@@ -99,6 +103,28 @@ def _with_hooks(model: nn.Module, args: tuple[Any, ...]) -> list[torch.Tensor]:
         for handle in handles:
             handle.remove()
     return kept
+
+
+class _KeepAll(TorchFunctionMode):
+    """The least code that keeps every operation's output as it was: copied where the next operation overwrites it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("inplace") or func.__name__ in ("add_", "mul_", "relu_"):
+            self.kept.append(args[0].clone())
+        out = func(*args, **kwargs)
+        self.kept.append(out)
+        return out
+
+
+def _keeping_all(model: nn.Module, args: tuple[Any, ...]) -> list[Any]:
+    with _KeepAll() as mode:
+        model(*args)
+    return mode.kept
 
 
 def _with_hook(model: nn.Module, args: tuple[Any, ...], address: str) -> list[Any]:

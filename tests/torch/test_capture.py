@@ -184,6 +184,9 @@ def test_the_whole_run_at_kernel_level() -> None:
     assert trace["gt_1"].bool_value is True
     function = traced(make)
     assert torch.allclose(function["output_1"].out, trace["output_1"].out)
+    assert torch.equal(trace["relu_1"].out, torch.relu(trace["nativebatchnorm_1"].out))
+    assert trace["nativebatchnorm_1"].out.min() < 0
+    assert torch.equal(trace["split_2"].out, trace["relu_1"].out[:, 2:])
     unsaved = traced(make, values=False, granularity="kernel", save=False)
     assert graph(unsaved) == graph(trace)
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchlens_core.errors import CaptureWarning
 
 import torchlens as tl
 from tests.torch.cases import Model, Setup, assert_same_state, setup, state_of, traced, x
 from tests.torch.oracle import Oracle, assert_same_values, recorded_values, same
 from tests.torch.witness import Witness
+from torchlens_core.errors import CaptureWarning
 
 
 def sets_the_imaginary_part(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchlens_core.derived.frames import Frame
+from torchlens_core.program import walk_outs
 
 from .containers import leaves
 from .functions import describe
@@ -74,7 +75,16 @@ class KernelRecorder(TorchDispatchMode):
             rows[-1] = (*row[:6], self._place(row[6]), *row[7:])  # type: ignore[call-overload]
             for _, array in leaves(out):
                 recorder.origins.note_kernel_output(array, recorder.vid_of(array))
+            self._forget_versions(row[4])
         return out
+
+    def _forget_versions(self, outs: Any) -> None:
+        """Versions say nothing yet: autograd, above the kernels, moves them when a kernel has returned."""
+        values = self._recorder.session.values
+        for vid in (*(vid for vid, _ in walk_outs(outs)), *self._recorder.memory.beside):
+            if vid in values:
+                values[vid] = (values[vid][0], None)
+                self._recorder.origins.without_version.append(vid)
 
     def _place(self, site: int) -> int:
         """The site of the kernel that just ran: that of its call, and which kernel of the call it is."""

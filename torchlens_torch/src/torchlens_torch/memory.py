@@ -111,14 +111,14 @@ class Memory:
         self._written: dict[int, list[tuple[int, int, Region]]] = {}  # storage -> (row, new vid, region)
         self._rebound: dict[int, tuple[int, int]] = {}  # id of an array -> (row, new vid)
         self._exposed: set[int] = set()
-        self._beside: list[int] = []  # vids in the storage about to be written that the write leaves as they are
+        self.beside: list[int] = []  # vids in the storage about to be written that the write leaves as they are
 
     # Kept values are looked up by storage only from the first write on: a model without writes pays nothing.
 
     def before_write(self, targets: list[Tensor]) -> None:
         """Copy the kept values that a write to these arrays would change."""
         self._index_kept()
-        self._beside.clear()
+        self.beside.clear()
         for target in targets:
             storage, region = place_of(target)
             for vid, covered in list(self._kept.get(storage, {}).items()):
@@ -130,7 +130,7 @@ class Memory:
                     self._values[vid] = (copy, stamp(copy))
                     del self._kept[storage][vid]
                 else:
-                    self._beside.append(vid)
+                    self.beside.append(vid)
 
     def _index_kept(self) -> None:
         order = self._session.kept_order
@@ -145,7 +145,7 @@ class Memory:
         """A row wrote this array; ``vid`` is its new value id."""
         storage, region = place_of(target)
         self._written.setdefault(storage, []).append((row, vid, region))
-        for kept in self._beside:  # not overwritten: the version counter, which views share, moved all the same
+        for kept in self.beside:  # not overwritten: the version counter, which views share, moved all the same
             held, version = self._values.get(kept, (None, None))
             if held is not None and version is not None:
                 self._values[kept] = (held, held._version)

@@ -19,7 +19,7 @@ from torchlens_core.program import HOLE, Row
 from .callsites import chain
 from .constants import Constants
 from .functions import describe
-from .memory import Region, meta_of, place_of
+from .memory import Region, meta_of, place_of, stamp
 
 if TYPE_CHECKING:
     from .capture import Recorder
@@ -39,6 +39,7 @@ class Origins:
         self._constants = Constants(recorder.session.discovery)
         self._transforms: TransformedCalls | None = None
         self._unknown: list[str] = []
+        self.without_version: list[int] = []  # vids of kept values whose version is to be noted when the run is over
         self._of_kernels: dict[tuple[int, Region, torch.dtype], int] = {}  # place and type -> vid of a kernel's output
 
     def add(self, array: Tensor) -> int:
@@ -115,12 +116,15 @@ class Origins:
 
     def finish(self) -> None:
         """The run is over: one warning for all arrays of unknown origin, and one for writes that nothing showed."""
-        held = self._recorder.session.values.values()
-        unseen = sum(version is not None and array._version != version for array, version in held)
+        values = self._recorder.session.values
+        for vid in self.without_version:
+            if vid in values and values[vid][1] is None:
+                values[vid] = (values[vid][0], stamp(values[vid][0]))
+        unseen = sum(version is not None and array._version != version for array, version in values.values())
         if unseen:
             warnings.warn(
-                f"{unseen} kept value(s) were overwritten during the run by what cannot be seen (Tensor.set_, setting .real "
-                "or .imag, an extension). Asking for them is an error, and who read them later may lack a parent.",
+                f"{unseen} kept value(s) were overwritten during the run by what cannot be seen (Tensor.set_, setting "
+                ".real or .imag, an extension). Asking for them is an error, and who read them may lack a parent.",
                 CaptureWarning,
                 stacklevel=2,
             )
