@@ -326,7 +326,7 @@ CONSTANTS: dict[str, Any] = {
     "a closure": lambda: (lambda half: lambda x: x * half)(torch.full((4,), 0.5)),
     "a default": lambda: (lambda half: lambda x, half=half: x * half)(torch.full((4,), 0.5)),
     "an attribute of the module": lambda: _with_attribute("half", torch.full((4,), 0.5)),
-    "in a list of the module": lambda: _with_attribute("halves", [torch.full((4,), 0.5)]),
+    "in a list of the module": lambda: _with_attribute("_halves", [torch.full((4,), 0.5)]),
     "an attribute of an object": lambda: Plain().encode,
     "an attribute of a class": lambda: lambda x: x * Config.offset,
     "an attribute of an object of the module": lambda: _with_attribute("config", Config()),
@@ -334,7 +334,7 @@ CONSTANTS: dict[str, Any] = {
 
 
 def _with_attribute(name: str, value: Any) -> nn.Module:
-    reads = {"half": lambda s: s.half, "halves": lambda s: s.halves[0], "config": lambda s: s.config.offset}
+    reads = {"half": lambda s: s.half, "_halves": lambda s: s._halves[0], "config": lambda s: s.config.offset}
     model = Model(lambda self, x: x * reads[name](self))
     setattr(model, name, value)
     return model

@@ -33,8 +33,8 @@ NO_ARRAY = (
     "profiler::_record_function_exit._RecordFunction",
 )
 
-# Functions that hand an array out of torch, and make none.
-EXPORTS = ("numpy", "__array__", "__dlpack__", "tolist")
+# Functions that read an array, and make none.
+READERS = ("numpy", "__array__", "__dlpack__", "tolist", "__contains__")
 
 
 class Kernel(NamedTuple):
@@ -65,7 +65,7 @@ class Witness(TorchDispatchMode):
         starts = [row.start_ns for row in rows]
         missed = []
         for kernel in self.kernels:
-            if not kernel.caller or kernel.name in NO_ARRAY or kernel.function in EXPORTS:
+            if not kernel.caller or kernel.name in NO_ARRAY or kernel.function in READERS:
                 continue
             row = bisect_right(starts, kernel.time_ns) - 1
             if row < 0 or kernel.time_ns > rows[row].end_ns:

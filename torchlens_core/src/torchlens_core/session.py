@@ -7,7 +7,7 @@ belongs to one thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -66,10 +66,9 @@ class Session:
         self._calls: dict[str, int] = {}
         self.addresses = {alias: info.address for info, _ in discovery.modules for alias in info.aliases}  # of aliases
         self.numbers: dict[Selector, Numbering] = {}  # of selectors that are counted
-        self._memos: dict[
-            tuple[int, str], dict[Any, Decision]
-        ] = {}  # by the addresses of the modules around, see `enter`
-        self._site_ids: dict[Any, int] = {}
+        self._memos: dict[tuple[int, str], dict[Any, Decision]] = {}  # by the addresses of the modules around
+        self._no_memo: dict[Any, Decision] = {}  # where every answer is the same
+        self.site_ids: dict[Any, int] = {}  # known call sites by key, for a backend's own quick look-up
         self._source_of: dict[int, Source] = {}  # by vid; filled when asked for
         self._num_sources_known = 0
         self._makers: dict[int, int] = {}  # vid -> row, only for selectors that ask for parents
@@ -99,16 +98,19 @@ class Session:
         parent = self.scope if scopes else None
         scope = Scope(len(scopes), kind, address, cls, parent, site, number)
         scope.first_row = len(self.rows)
-        # A static plan answers alike wherever the addresses around are the same, so that calls share what is known.
-        place = (id(parent.memo) if parent is not None else 0, address)
-        memo = self._memos.get(place)
-        if memo is None:
-            memo = self._memos[place] = {}
-        scope.memo = memo
+        scope.memo = self._memo_of(parent, address) if self.default is None else self._no_memo
         scope.start_ns = perf_counter_ns()
         scopes.append(scope)
         self.scope = scope
         return scope
+
+    def _memo_of(self, parent: Scope | None, address: str) -> dict[Any, Decision]:
+        """A static plan answers alike wherever the addresses around are the same, so that calls share what is known."""
+        place = (id(parent.memo) if parent is not None else 0, address)
+        memo = self._memos.get(place)
+        if memo is None:
+            memo = self._memos[place] = {}
+        return memo
 
     def exit(self, scope: Scope, outs: Outs) -> dict[int, Decision]:
         """Close a scope that returned ``outs``. What is still to be done with its arrays, by vid: mostly nothing."""
@@ -154,16 +156,11 @@ class Session:
 
     def site(self, key: Any, calls: Callable[[], tuple[Any, ...]]) -> int:
         """The number of a call site, by a hashable key; ``calls`` gives its payload the first time."""
-        number = self._site_ids.get(key)
+        number = self.site_ids.get(key)
         if number is None:
-            number = self._site_ids[key] = len(self.sites)
+            number = self.site_ids[key] = len(self.sites)
             self.sites.append(calls())
         return number
-
-    @property
-    def site_ids(self) -> Mapping[Any, int]:
-        """Known call sites by key, for a backend's own quick look-up."""
-        return self._site_ids
 
     def note(self, kind: str, vid: int, value: Any, site: int) -> None:
         """An array was read as a Python value."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchlens_core.backend import Discovery
 from torchlens_core.program import ModuleInfo
 
-_NUM_INTERNAL = len(vars(nn.Module()))  # attributes that every module has, the first in its dict
+_INTERNAL = frozenset(vars(nn.Module()))  # attributes that every module has, the first in its dict
 
 
 class Constants:
@@ -26,7 +26,7 @@ class Constants:
         self._attributes = {
             id(value): value
             for _, module in self._modules
-            for value in islice(vars(module).values(), _NUM_INTERNAL, None)
+            for value in islice(vars(module).values(), len(_INTERNAL), None)
             if value.__class__ is Tensor
         }
 
@@ -41,7 +41,7 @@ class Constants:
                 if value is array:
                     is_constant = id(array) in self._attributes
                     return _joined(info.address, name) if is_constant else None
-                if not name.startswith("_") and _reaches(value, array):
+                if name not in _INTERNAL and _reaches(value, array):
                     return _joined(info.address, name)
         for name, value in _around(frame, model):
             if _reaches(value, array):
