@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlens_torch
@@ -42,7 +43,8 @@ class Census(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.name() not in _MADE_OF_NUMBERS:
             self._note(func.name(), sys._getframe(1))
-        return func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # a kernel that nothing recorded must not be recorded by this call
+            return func(*args, **(kwargs or {}))
 
     def _note(self, kernel: str, frame: FrameType | None) -> None:
         caller = ""
