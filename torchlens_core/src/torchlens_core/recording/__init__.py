@@ -1,0 +1,1 @@
+"""Recording: values of selected sites of many runs, and no graph."""
