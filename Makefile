@@ -15,6 +15,8 @@ PY_ZOO  := .venv-zoo/bin/python
 MEMBERS     := torchlens_core torchlens_torch
 EDITABLE    := -e './torchlens_core[draw,pandas]' -e './torchlens_torch[torch]' -e .
 TEST_TOOLS  := pytest hypothesis pillow safetensors
+# What the notebooks of the documentation run with.
+NOTEBOOKS   := nbclient ipykernel matplotlib
 LINT_TOOLS  := ruff mypy import-linter
 INGREDIENTS := Makefile constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 
@@ -68,7 +70,7 @@ venv: .venv/stamp  ## Make the environment .venv (the other targets do it by the
 
 .venv/stamp: $(INGREDIENTS) | $(PY)
 	@echo "Installing into .venv (minutes the first time) ..."
-	$(PY) $(PIP_INSTALL) $(EDITABLE) $(TEST_TOOLS) $(LINT_TOOLS)
+	$(PY) $(PIP_INSTALL) $(EDITABLE) $(TEST_TOOLS) $(NOTEBOOKS) $(LINT_TOOLS)
 	@touch $@
 
 .venv-core/stamp: $(INGREDIENTS) | $(PY_CORE)

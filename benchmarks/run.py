@@ -10,13 +10,19 @@ from pathlib import Path
 
 import torch
 
-from . import core_costs, torch_costs
+from . import core_costs, extraction, gradients, recording, steering_costs, torch_costs
 from .report import Row, conditions, table, write
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 PARTS = {
     "slopes": torch_costs.slopes,
     "models": torch_costs.real_models,
+    "recording": recording.recording,
+    "not asked": recording.unasked,
+    "gradients": gradients.costs,
+    "gradients replayed": gradients.replayed,
+    "rerun": steering_costs.rerun,
+    "extraction": extraction.extraction,
     "graph": core_costs.after_the_run,
     "memory": core_costs.peak_memory,
     "import": core_costs.import_time,

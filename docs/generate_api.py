@@ -9,6 +9,7 @@ from typing import Any
 
 import torchlens as tl
 from torchlens_core import errors
+from torchlens_core.bundle import Comparison, Difference, Divergence, Relationship, Site, Sites, Table
 from torchlens_core.draw.draw import draw
 from torchlens_core.draw.drawing import Drawing
 from torchlens_core.file import Inspection
@@ -39,12 +40,14 @@ FUNCTIONS = {
         "func", "module", "in_module", "label", "contains", "regex", "where", "output", "followed_by", "preceded_by",
         "keep",
     ),
+    "Comparing": ("bundle",),
     "Trace files": ("save", "load", "inspect", "verify"),
     "Plugins": ("backends",),
 }  # fmt: skip
 CLASSES: dict[str, tuple[type, ...]] = {
     "Records": (Record, tl.Trace, Op, Layer, Module, ModuleCall, Param, Buffer, CodeLocation),
     "Collections": (Accessor, Modules, Selection),
+    "Bundles": (tl.Bundle, Site, Sites, Table, Comparison, Difference, Divergence, Relationship, tl.Metric),
     "What functions take and give": (Selector, Keep, tl.Validation, Drawing, Inspection, tl.Limits, BackendInfo),
 }
 # What is public for other parts of the project, and of no use to who uses it.
@@ -59,6 +62,9 @@ INSIDE = {
     "State": "holders",
     "Accessor": "find",
     "Modules": "addresses call children_of find parent_of primary",
+    "Bundle": "alignment position",
+    "Mapping": "get items keys values",
+    "Sequence": "count index",
     "Selector": "check matches parts",
     "Keep": "is_plain waits_for_children",
     "Drawing": "picture scene",

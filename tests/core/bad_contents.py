@@ -160,13 +160,11 @@ manifest(
 manifest(
     "a value twice",
     errors.SchemaError,
-    "2 arrays have the role and value",
+    "2 arrays have the role, value and backward pass",
     lambda m: m["arrays"][1].update(value=m["arrays"][0]["value"]),
 )
 manifest("a name of its own", errors.SchemaError, "not here", first(lambda a: a.update(name="../secret")))
-manifest(
-    "an unknown role", errors.SchemaError, "Invalid enum value 'gradient'", first(lambda a: a.update(role="gradient"))
-)
+manifest("an unknown role", errors.SchemaError, "Invalid enum value 'guess'", first(lambda a: a.update(role="guess")))
 manifest("a file that there is not", errors.SchemaError, "it is in file 7", first(lambda a: a.update(shard=7)))
 manifest("other counts of a file", errors.SchemaError, "and the list", lambda m: m["shards"][0].update(arrays=1))
 manifest("too many files", errors.Truncated, "is missing", lambda m: m["shards"].append({"arrays": 0, "bytes": 0}))

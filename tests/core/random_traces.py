@@ -72,6 +72,12 @@ class Kept(dict[int, Any]):
     def numpy(self, vid: int) -> Any:
         return self[vid]
 
+    def clean(self, vid: int) -> Any:
+        return None
+
+    def clean_ids(self) -> tuple[int, ...]:
+        return ()
+
     def is_transformed(self, vid: int) -> bool:
         return False
 

@@ -18,6 +18,8 @@ from tests.core.trace_files import (
     Json,
     change_manifest,
     change_records,
+    changed_trace,
+    differentiated_trace,
     read_json,
     some_trace,
     sound_file,
@@ -157,6 +159,8 @@ def test_m10_versions_and_features() -> None:
         errors.SchemaError,
         *(f"manifest: {what}" for what in ("version 0", "version as text", "version 1.5", "version true")),
     )
+    assert {"gradients", "interventions"} == schema.FEATURES
+    assert "`interventions`" in FORMAT and "`gradients`" in FORMAT
 
 
 def test_m11_headers_follow_from_the_manifest() -> None:
@@ -339,6 +343,28 @@ def test_m30_no_file_tells_where_it_was_written(include_source: bool, tmp_path: 
     assert bool(names) is include_source
     assert not any(Path(name).is_absolute() or Path.home().name in Path(name).parts for name in names)
     assert ("frames" in records, "sites" in records) == (include_source, include_source)
+
+
+def test_m32_changes_are_of_what_was_there(tmp_path: Path) -> None:
+    path = save(changed_trace(), tmp_path / "changed")
+    assert read_json(path / "manifest.json")["requires"] == ["interventions"]
+    load(path)
+    change_records(path, lambda records: records["changes"][0].update(call=0))
+    assert any("rule V5" in str(error) for error in verify(path))
+
+
+def test_m33_gradients_are_of_passes_that_there_are(tmp_path: Path) -> None:
+    path = save(differentiated_trace(), tmp_path / "run")
+    assert read_json(path / "manifest.json")["requires"] == ["gradients"]
+    loaded = load(path)
+    np.testing.assert_array_equal(loaded["tanh_1"].grad, np.full((2, 3), 0.5))
+    assert loaded.grad_fns.keys() == ["tanh_back_1_1", "linear_back_1_2"]
+    other = save(differentiated_trace(), tmp_path / "other")
+    change_records(path, lambda records: records["gradients"]["grad_fns"][0].update(next=[2]))
+    assert any("rule G1" in str(error) for error in verify(path))
+    gradient = next(n for n, a in enumerate(read_json(other / "manifest.json")["arrays"]) if a["role"] == "gradient")
+    change_manifest(other, lambda manifest: manifest["arrays"][gradient].update(bwd=2))
+    assert any("rule A6" in str(error) for error in verify(other))
 
 
 def test_m31_what_is_written_is_sound(tmp_path: Path) -> None:

@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 
 from tests.core.example_models import Plain
-from torchlens_core import plugins
+from torchlens_core import facets, plugins
 from torchlens_core.backend import not_implemented
 from torchlens_core.cost_rules.query import Cost, CostQuery
 from torchlens_core.costs import RULES, cost
-from torchlens_core.errors import BackendError, BackendMissing, NotSupported, PluginWarning
+from torchlens_core.errors import BackendError, BackendMissing, FacetError, NotSupported, PluginWarning
+from torchlens_core.facets import Recipe
+from torchlens_core.facets import registry as facet_registry
 from torchlens_core.hookspecs import hookimpl
+from torchlens_core.interventions.action import Action
+from torchlens_core.interventions.actions import _MAKERS, named_action
+from torchlens_core.interventions.plan import InterventionPlan
+from torchlens_core.interventions.when import when
 from torchlens_core.plugins import Registry, backends, choose_backend, get_backend
+from torchlens_core.selectors import func
 from torchlens_core.testing import toy
 from torchlens_core.testing.toy import ToyBackend
 from torchlens_core.testing.toy_framework import Array, relu
@@ -90,6 +97,33 @@ class TestHooks:
         finally:
             del RULES["mystery"]
 
+    def test_hook_torchlens_register_facets(self, registry: Registry) -> None:
+        recipe = Recipe("of a plugin", lambda node: False, lambda node: {})
+        with facets.using():
+            registry.add(plugin(torchlens_register_facets=lambda register: register(recipe)))
+            assert facets.info("of a plugin") is recipe
+        wrong = plugin("wrong", torchlens_register_facets=lambda register: register("no recipe"))
+        with pytest.raises(FacetError, match="got 'no recipe'"):
+            registry.add(wrong)
+        facet_registry._brought.pop("of a plugin")
+
+    def test_hook_torchlens_register_actions(self, registry: Registry) -> None:
+        def make(offset: float = 0.0) -> Action:
+            return Action("flip", lambda value, moment, *, offset: value, {"offset": offset}, is_named=True)
+
+        registry.add(plugin(torchlens_register_actions=lambda register: register("flip", make)))
+        try:
+            assert named_action("flip") is make
+            written = InterventionPlan(when(func("relu"), make(2.0))).to_json()
+            assert repr(InterventionPlan.from_json(written)[0]) == "when(func('relu'), flip(offset=2.0))"
+            with pytest.warns(PluginWarning, match="There is an action 'flip' already. It stays"):
+                registry.add(
+                    plugin("other", torchlens_register_actions=lambda register: register("flip", lambda: None))
+                )
+            assert named_action("flip") is make
+        finally:
+            del _MAKERS["flip"]
+
     def test_a_plugin_is_asked_for_its_own_hooks_alone(self, registry: Registry) -> None:
         calls: list[str] = []
         for name in ("first", "second"):
@@ -123,7 +157,7 @@ class TestLoading:
         made = installed(monkeypatch, Entry("toy", lambda: toy))
         (info,) = made.list()
         assert (info.name, info.plugin, info.plugin_version) == ("toy", "torchlens-toy", "1.2")
-        assert (info.framework_version, info.error, info.lacks) == ("1.0", None, ())
+        assert (info.framework_version, info.error) == ("1.0", None)
         assert str(info) == "toy: torchlens-toy 1.2, framework 1.0"
 
     def test_a_broken_plugin_warns_by_name_and_harms_no_other(self, monkeypatch: pytest.MonkeyPatch, x: Array) -> None:
@@ -258,7 +292,8 @@ class TestDeclarations:
     def test_the_list_tells_what_each_lacks_and_what_is_broken(self, registry: Registry) -> None:
         registry.add(bring(self.Lacking()))
         toy_info, lacking = backends()
-        assert (toy_info.lacks, lacking.lacks) == ((), ("rng",))
+        assert "abstract" in toy_info.lacks and "rng" not in toy_info.lacks
+        assert set(lacking.lacks) == {*toy_info.lacks, "rng"}
         assert lacking.error == "OSError: the framework is broken"
 
     def test_not_supported_is_a_not_implemented_error(self) -> None:

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 
 from torchlens_core.file import save
+from torchlens_core.gradients.store import GradientStore
+from torchlens_core.gradients.tape import TapeNode
+from torchlens_core.interventions.actions import scale, zero_ablate
+from torchlens_core.interventions.when import when
+from torchlens_core.plan import PLAIN
 from torchlens_core.records.trace import Trace
+from torchlens_core.selectors import func, module
+from torchlens_core.testing.toy import ToyBackend
 from torchlens_core.testing.toy_framework import Array, Module, add, sort, split, tanh, zeros
-from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential
+from torchlens_core.testing.toy_layers import Linear, ReLU, RunningMean, Sequential, Tanh
 from torchlens_core.tracing import trace
 
 Json = dict[str, Any]
@@ -49,6 +56,27 @@ def some_trace(**options: Any) -> Trace:
     """A trace with modules, buffers, a loop, an in-place write, several outputs, a read, constants and all values."""
     x = Array(np.linspace(-1.0, 1.0, 8).reshape(2, 4))
     return trace(Everything(), x, **{"replay_ready": True, **options})
+
+
+def changed_trace() -> Trace:
+    """A trace with interventions: Ops of a loop changed where they were made, and a module's value, read inside it."""
+    whens = [when(func("relu").at[0], scale(2.0), keep_clean=True), when(module("mid"), zero_ablate(), keep_clean=True)]
+    return some_trace(intervene=whens)
+
+
+def differentiated_trace() -> Trace:
+    """A trace with a backward pass, as a backend with a gradient tape leaves it."""
+    made = trace(Sequential(Linear(4, 3), Tanh()), Array(np.ones((2, 4))))
+    vid = made.graph.vids[made["tanh_1"].raw_index]
+    store = made.gradient_store = GradientStore(ToyBackend.arrays)
+    store.keeps[vid] = PLAIN
+    store.nodes += [TapeNode("Tanh", "tanh", vids=(vid,), pairing="paired", next=(1,)), TapeNode("Linear", "linear")]
+    store.is_open = True
+    done = store.begin("Mean")
+    store.arrive(vid, Array(np.full((2, 3), 0.5)), 1, lambda finish: finish)
+    done.nodes = (0, 1)
+    store.end(done)
+    return made
 
 
 def fresh_folder(at: Path) -> Path:

@@ -9,15 +9,20 @@ capture: an array can only exist where its framework has been imported, so ``cla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .diagnosis.extent import Extent, extent_of
 from .errors import NotSupported
+from .gradients.additive import Tape, gradients_at_zeros
 from .program import Func, Meta, ModuleInfo, Row
 
 if TYPE_CHECKING:
+    from .compat.row import CompatRow
+    from .plan import Plan
+    from .recording.steps import Steps
     from .session import Session
 
 
@@ -55,6 +60,20 @@ class Call:
 
 
 @dataclass(slots=True)
+class Abstract:
+    """A call whose arrays have no elements.
+
+    Attributes:
+        call: the same model and arguments without data.
+        peak_nbytes: once it has run, the most memory that arrays made by it would have held at any moment, in bytes;
+            None where that cannot be told.
+    """
+
+    call: Call
+    peak_nbytes: int | None = None
+
+
+@dataclass(slots=True)
 class State:
     """One array of the model's state, found by discovery."""
 
@@ -74,9 +93,33 @@ class Discovery:
     modules: list[tuple[ModuleInfo, Any]]  # root first, then depth first in the order of definition
     state: list[State] = field(default_factory=list)
 
+    @property
+    def infos(self) -> list[ModuleInfo]:
+        """What is known of the modules, in the same order."""
+        return [info for info, _ in self.modules]
+
     def addresses(self) -> frozenset[str]:
         """Of all modules, each under every name that it has."""
-        return frozenset(address for info, _ in self.modules for address in (info.address, *info.aliases))
+        return frozenset(address for info in self.infos for address in (info.address, *info.aliases))
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The arrays of the state that are no buffers, by address."""
+        return {state.address: state.array for state in self.state if not state.is_buffer}
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """What is known of one of the framework's own loaders, which give batches.
+
+    Attributes:
+        size: how many stimuli it gives in all; None where nobody knows.
+        batch_size: how many it gives at a time; None where that varies, or nobody knows.
+        shuffles: whether their order is drawn anew each time.
+    """
+
+    size: int | None
+    batch_size: int | None
+    shuffles: bool
 
 
 class Arrays(ABC):
@@ -95,8 +138,20 @@ class Arrays(ABC):
         """``float32``: the name that numpy or ml_dtypes uses, for any dtype of the framework."""
 
     @abstractmethod
-    def copy(self, array: Any) -> Any:
-        """A copy in memory of its own, cut from any gradient tape."""
+    def copy(self, array: Any, *, attached: bool = False) -> Any:
+        """A copy in memory of its own, cut from any gradient tape unless ``attached``."""
+
+    def copy_of_argument(self, array: Any) -> Any:
+        """A copy to call a model with: it wants a gradient where the array does."""
+        return self.copy(array)
+
+    @abstractmethod
+    def overwrite(self, array: Any, value: Any) -> None:
+        """Write a value of the same shape into an array: the one verb that changes what it is given."""
+
+    @abstractmethod
+    def memory(self, array: Any) -> Hashable | None:
+        """What tells the memory of an array from that of others that live; None where no write elsewhere reaches it."""
 
     @abstractmethod
     def hold(self, array: Any) -> Any:
@@ -141,9 +196,98 @@ class Arrays(ABC):
     def max_difference(self, left: Any, right: Any) -> float:
         """Largest absolute difference of two arrays of one shape; 0.0 for empty ones, inf where only one is NaN."""
 
+    def extent(self, array: Any) -> Extent | None:
+        """The range of the finite elements, and how many are NaN or infinite; None for types that are always finite.
+
+        Raises NotSupported for an array without data, or whose elements cannot be had.
+        """
+        return extent_of(self.to_numpy(array))
+
+    @abstractmethod
+    def nbytes_held(self, arrays: Iterable[Any]) -> int:
+        """Bytes of memory that these arrays hold together; what several of them share counts once."""
+
     @abstractmethod
     def perturb(self, array: Any, seed: int) -> Any:
         """A copy with other values of the same scale, deterministic in ``seed``; only floating-point arrays."""
+
+    # What actions are made of, beside the operators + - * /. These stay on the gradient tape, change no array, and give
+    # the element type and the device of the first one they take.
+
+    @abstractmethod
+    def as_like(self, value: Any, array: Any) -> Any:
+        """A number, a list, a numpy array or an array of the framework, in element type and on the device of another.
+
+        Raises TypeError or ValueError for what is none of these.
+        """
+
+    @abstractmethod
+    def full_like(self, array: Any, number: float) -> Any:
+        """A new array of the same shape, every element this number."""
+
+    @abstractmethod
+    def expand(self, array: Any, shape: Sequence[int]) -> Any:
+        """Broadcast to a shape, as numpy does, in memory of its own."""
+
+    @abstractmethod
+    def reshape(self, array: Any, shape: Sequence[int]) -> Any:
+        """The same elements in another shape."""
+
+    @abstractmethod
+    def permute(self, array: Any, axes: Sequence[int]) -> Any:
+        """The axes in another order: the n-th of the result is the ``axes[n]``-th."""
+
+    @abstractmethod
+    def clip(self, array: Any, low: Any, high: Any) -> Any:
+        """Elements moved into a range; each end a number, an array that broadcasts, or None for no end."""
+
+    @abstractmethod
+    def sum(self, array: Any, axes: Sequence[int]) -> Any:
+        """Sum over axes, which stay with length 1."""
+
+    @abstractmethod
+    def mean(self, array: Any, axes: Sequence[int]) -> Any:
+        """Mean over axes, which stay with length 1."""
+
+    @abstractmethod
+    def norm(self, array: Any, order: float) -> Any:
+        """``sum(abs(array) ** order) ** (1 / order)`` of all elements, the largest for infinity; of no dimensions."""
+
+    @abstractmethod
+    def normal(self, array: Any, seed: int) -> Any:
+        """Draws from the standard normal distribution in the shape of an array, the same for the same seed.
+
+        No generator of the user's is used or changed.
+        """
+
+    @abstractmethod
+    def get_at(self, array: Any, index: tuple[Any, ...]) -> Any:
+        """``array[index]`` with positions, ranges, ``...`` and lists of positions."""
+
+    @abstractmethod
+    def set_at(self, array: Any, index: tuple[Any, ...], part: Any) -> Any:
+        """A copy of an array with ``copy[index] = part``."""
+
+    def attention_weights(
+        self, query: Any, key: Any, *, mask: Any = None, scale: float | None = None, is_causal: bool = False
+    ) -> Any:
+        """``softmax(query @ key.T * scale + mask)`` over the keys: what fused attention computes and does not give.
+
+        Args:
+            query: (..., heads, positions, head_dim).
+            key: (..., heads, keys, head_dim). With fewer heads each stands for several heads of the queries.
+            mask: broadcasts to (..., heads, positions, keys). Of bools, True lets through; of numbers, it is added.
+            scale: ``head_dim ** -0.5`` where it is None.
+            is_causal: let each position look at keys up to its own number.
+
+        Returns:
+            (..., heads, positions, keys); 0 for a position that may look nowhere. Here by numpy, off the gradient tape.
+        """
+        from .facets.numpy_verbs import attention_weights
+
+        arrays = [None if array is None else self.to_numpy(array) for array in (query, key, mask)]
+        made = attention_weights(arrays[0], arrays[1], mask=arrays[2], scale=scale, is_causal=is_causal)
+        return self.from_numpy(made)
 
 
 class Backend(ABC):
@@ -178,25 +322,119 @@ class Backend(ABC):
         stopped returns None.
         """
 
+    def find_modules(self, call: Call, addresses: Collection[str] | None = None) -> Discovery:
+        """The model's modules without state or facts, for a recording. Cheap.
+
+        Given addresses, others need not be there, and those that the model has not are left out.
+        """
+        return self.discover(call)
+
+    @abstractmethod
+    def recording(
+        self, model: Any, discovery: Discovery, plan: Plan, steps: Steps
+    ) -> AbstractContextManager[Callable[[Call], Any]]:
+        """A context in which each call of the model in this thread is a step: a run that is watched for a plan alone.
+
+        A step is a session of ``steps.begin(call)``, which needs ``"selected"``, until ``steps.end(session, ...)``; no
+        row, scope or value is wanted that the plan does not mean. What the context gives runs one call as a step, also
+        of a function, whose calls are not seen by themselves; a step that the session stopped returns None. Between
+        steps, and whatever happens, framework and model are as ever.
+        """
+
+    def conditions(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Notes the framework's settings that values depend on (autocast ...); gives a context with the same ones."""
+        return nullcontext
+
+    @abstractmethod
+    def own_state(self, model: Any) -> Mapping[str, Any]:
+        """Copies, by address, of the state that a run of the model is expected to write: buffers while it trains."""
+
     @abstractmethod
     def leaves(self, value: Any) -> Iterator[tuple[str, Any]]:
         """The arrays in a container, with their paths (``'logits'``, ``'pair.0'``, ``''`` for a bare array)."""
 
     @abstractmethod
-    def call(self, row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run one recorded operation again on other arrays."""
+    def replaced(self, value: Any, arrays: Mapping[int, Any]) -> Any:
+        """A container with other arrays in the place of some, by the id of those; what holds none stays as it is."""
 
     @abstractmethod
-    def preserve(self, call: Call, discovery: Discovery) -> AbstractContextManager[None]:
-        """A context that leaves the model's state, its arguments and the generators as it found them."""
+    def call(
+        self, row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_differentiable: bool = False
+    ) -> Any:
+        """Run one recorded operation again on other arrays, with a gradient tape or without."""
 
     @abstractmethod
-    def with_state(self, discovery: Discovery, arrays: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """A context in which the state at these addresses has other values."""
+    def preserve(self, call: Call, discovery: Discovery) -> AbstractContextManager[Call]:
+        """A context that leaves the model's state, its arguments and the generators as it found them.
+
+        It gives the call to run inside: the same one, or one with copies of what the model may use up.
+        """
+
+    def no_gradients(self) -> AbstractContextManager[Any]:
+        """A context in which no gradient tape is made, for runs whose values are wanted and nothing else."""
+        return nullcontext()  # of a framework without a tape
+
+    # Gradients. Every framework that differentiates has `grad`; a tape, with `backward`, is that of an eager one.
+
+    grad: Any = not_implemented("it does not differentiate")
+    """``grad(function, arrays)``: the framework's own autodiff. ``function(*arrays)`` is an array of one element;
+    returns it, and its gradient with respect to each array, None where it does not depend on it.
+    """
+
+    def gradients_at(self, function: Callable[[Tape], Any]) -> dict[Hashable, Any]:
+        """The gradient of what a function returns, an array of one element, at each array that it taps.
+
+        ``tape.tap(key, array)`` says which; by key, None where the result does not depend on it. Done by adding a zero
+        there and differentiating with respect to it, which all frameworks can. One that keeps a tape need add nothing.
+        """
+        return gradients_at_zeros(self, function)
+
+    backward: Any = not_implemented(
+        "the framework keeps no gradient tape of what ran",
+        "trace.gradients(of=...) differentiates the recorded tape instead.",
+    )
+    """``backward(store, loss, made, calls=..., **options)``: run the framework's backward from a loss as one pass of a
+    :class:`~torchlens_core.gradients.store.GradientStore`, and return the pass. ``made``: vid -> an array as it was
+    made, for the pairing of the tape's nodes with Ops. Raises GradientError before anything runs.
+    """
+
+    recording_backward: Any = backward
+    """``recording_backward(store, made, calls=...)``: a context in which the user's own backward calls are such passes.
+    """
+
+    def loader(self, stimuli: Any) -> Loader | None:
+        """What is known of one of the framework's own loaders of batches; None for anything else."""
+        return None
+
+    @abstractmethod
+    def with_state(self, call: Call, discovery: Discovery, arrays: Mapping[str, Any]) -> AbstractContextManager[Call]:
+        """A context in which the state at these addresses has other values.
+
+        It gives the call to run inside: the same one where state is overwritten for that time, one of another model
+        where state never changes.
+        """
+
+    @abstractmethod
+    def findings(self, call: Call, discovery: Discovery) -> Iterable[CompatRow]:
+        """All that is special in models of this framework, whether this one has it, and how tracing goes with it.
+
+        Looks, runs nothing and changes nothing. What is said to pass is traced by the backend's tests.
+        """
+
+    @abstractmethod
+    def abstract(self, call: Call, discovery: Discovery) -> AbstractContextManager[Abstract]:
+        """A context with a call on arrays that have shapes and no elements; inside, ``capture`` runs it as any other.
+
+        Raises EstimateError, saying where, for a run that depends on values.
+        """
 
     @abstractmethod
     def rng(self, state: Any = None) -> Any:
         """The state of all generators; given one, sets it."""
+
+    @abstractmethod
+    def seed(self, number: int) -> None:
+        """Let all generators start from a number."""
 
     @abstractmethod
     def resolve(self, path: str) -> Callable[..., Any] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from .program import HOLE, Outs
@@ -17,13 +18,18 @@ class Containers:
     Args:
         array_type: the class (or classes) of its arrays.
         more: the named parts of containers that only the framework knows; None for what is none.
+        rebuild: such a container again, from other parts.
     """
 
     def __init__(
-        self, array_type: type | tuple[type, ...], more: Callable[[Any], Children | None] = lambda value: None
+        self,
+        array_type: type | tuple[type, ...],
+        more: Callable[[Any], Children | None] = lambda value: None,
+        rebuild: Callable[[Any, list[Any]], Any] = lambda value, parts: value,
     ) -> None:
         self._array_type = array_type
         self._more = more
+        self._rebuild = rebuild
 
     def children(self, value: Any) -> Children | None:
         """The named parts of a container, None for what is none."""
@@ -54,6 +60,32 @@ class Containers:
         if parts is None:
             return None
         return tuple(self.mirror(item, leaf, inside | {id(value)}) for _, item in parts)
+
+    def replaced(self, value: Any, arrays: Mapping[int, Any], inside: frozenset[int] = frozenset()) -> Any:
+        """A container with other arrays in the place of some, by id. What holds none of these stays the same object."""
+        if isinstance(value, self._array_type):
+            return arrays.get(id(value), value)
+        children = self.children(value) if id(value) not in inside else None
+        if not children:
+            return value
+        parts = [self.replaced(item, arrays, inside | {id(value)}) for _, item in children]
+        if all(part is item for part, (_, item) in zip(parts, children, strict=True)):
+            return value
+        return self._with_parts(value, parts)
+
+    def _with_parts(self, value: Any, parts: list[Any]) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        if not isinstance(value, MutableMapping) and not dataclasses.is_dataclass(value):
+            return self._rebuild(value, parts)
+        copied: Any = copy.copy(value)
+        if isinstance(value, MutableMapping):  # before dataclasses: some are both, and keep their fields as items
+            for key, part in zip(list(value), parts, strict=True):
+                copied[key] = part
+        else:
+            for field, part in zip(dataclasses.fields(value), parts, strict=True):
+                object.__setattr__(copied, field.name, part)
+        return copied
 
     def template(self, value: Any, note: Callable[[Any], None]) -> Any:
         """Arguments with a HOLE for each array, which ``note`` is told of in order. Containers of arrays are copied."""

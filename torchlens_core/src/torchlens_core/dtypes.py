@@ -31,3 +31,8 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
         return np.dtype(name)
     except TypeError:
         return None
+
+
+def is_floating(name: str) -> bool:
+    """Whether elements of this type can be NaN or infinite: floating-point and complex types."""
+    return name.startswith(("float", "bfloat", "complex"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TorchLensError(Exception):
@@ -49,8 +49,46 @@ class NothingCaptured(CaptureError):
     """The model ran and not one operation was seen."""
 
 
+class NonFiniteError(CaptureError):
+    """The run was stopped by ``raise_on_nan=``.
+
+    Attributes:
+        vid: value id of the array.
+        found: the Op, how many of its elements are NaN or infinite, and what it took (a ``NonFinite``).
+        partial_trace: the trace up to there.
+    """
+
+    def __init__(self, message: str, vid: int) -> None:
+        super().__init__(message)
+        self.vid = vid
+        self.found: Any = None
+        self.partial_trace: Any = None
+
+
+class EstimateError(TorchLensError):
+    """What a trace would cost cannot be told without running the model; ``partial_trace`` is the trace up to there."""
+
+    partial_trace: Any = None
+
+
 class CaptureWarning(TorchLensWarning):
     """The capture is complete as far as can be told, but something deserves a look (an array of unknown origin ...)."""
+
+
+# -- changing values ---------------------------------------------------------------------------------------------------
+
+
+class InterventionError(TorchLensError, ValueError):
+    """An intervention cannot be carried out: what it is, where, or what it returned.
+
+    ``partial_trace`` is the trace up to there, where there is one.
+    """
+
+    partial_trace: Any = None
+
+
+class PlanError(InterventionError):
+    """A plan of interventions cannot be written as JSON, or what was read is no sound one; the message says where."""
 
 
 # -- selecting and looking up ------------------------------------------------------------------------------------------
@@ -75,6 +113,14 @@ class AmbiguousLabel(LabelError):
     """Several things have this name; the message lists them."""
 
 
+class MissingFacet(LabelError):
+    """A module has no facet of this name; the message lists those that it has."""
+
+
+class FacetError(TorchLensError, ValueError):
+    """A facet cannot be used like this, or a recipe does not fit the module that it is about."""
+
+
 class MultiPassError(TorchLensError, ValueError):
     """A layer of several passes was asked for the value of one."""
 
@@ -90,8 +136,72 @@ class ValueOverwritten(TorchLensError, ValueError):
     """The value was kept by reference, and something that the trace did not see has overwritten it since."""
 
 
+class GradientError(TorchLensError, ValueError):
+    """A gradient cannot be had: of what was given as the loss, or by how it was asked for."""
+
+
+class GradientNotSaved(GradientError):
+    """No gradient was kept there: it was not asked for, or no backward pass has run."""
+
+
+class BackwardPassError(GradientError):
+    """Several backward passes left a gradient there, or there is no pass of this number."""
+
+
 class ReplayError(TorchLensError):
     """A recorded operation could not be run again."""
+
+
+class ReplayDiverged(ReplayError):
+    """With ``strict=True``: other values would have taken another path through the model than the recorded one."""
+
+
+class SweepError(TorchLensError):
+    """The runs of a sweep cannot be made in the way that was asked for."""
+
+
+class ReplayWarning(TorchLensWarning):
+    """A replay left the recorded path: from there on it is not what the model would give."""
+
+
+# -- extracting --------------------------------------------------------------------------------------------------------
+
+
+class ExtractionError(TorchLensError):
+    """The stimuli are not what was said, or what a layer gave cannot be stored as one row a stimulus."""
+
+
+class ResumeError(ExtractionError):
+    """A folder holds the activations of another extraction (model, layers, options); the message says what differs."""
+
+
+class ExtractionWarning(TorchLensWarning):
+    """The activations depend on more than the stimulus, or a damaged file of an extraction is made again."""
+
+
+# -- bundles -----------------------------------------------------------------------------------------------------------
+
+
+class BundleError(TorchLensError, ValueError):
+    """A bundle cannot be made of this, or cannot do what was asked with the members that it has."""
+
+
+class UnknownMember(BundleError, KeyError):
+    """A bundle has no member of this name."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class UnlikeGraphs(BundleError):
+    """The members ran different operations where like ones are needed; the message says where they part."""
+
+
+# -- recording ---------------------------------------------------------------------------------------------------------
+
+
+class RecordingError(TorchLensError):
+    """A recording does not hold what was asked for, or its run cannot be repeated as it was."""
 
 
 # -- trace files -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .program import Func, Meta, Row, Scope, Source, walk_outs
@@ -106,6 +106,10 @@ class LiveSite:
         """Which match of a selector it is, from 1; 0 where it is none, None where that is not known yet."""
         return self._session.number(selector, self)
 
+    def number_in_call(self, address: str) -> int | None:
+        """See :func:`number_in_call`; None where the operation has not been recorded yet."""
+        return None if self._index < 0 else number_in_call(self._session.rows, self._index, self._scope, address)
+
     def module_address(self, name: str) -> str:
         """The address under which a module of this name is recorded."""
         return self._session.addresses.get(name, name)
@@ -137,9 +141,9 @@ def output_site(session: Session, position: int, vid: int) -> LiveSite:
     return site
 
 
-def unseen_site(session: Session, scope: Scope, vid: int) -> LiveSite:
+def unseen_site(session: Session, scope: Scope, vid: int, array: Any = None) -> LiveSite:
     """The site of an array that a module returned, where operations are not recorded."""
-    return LiveSite(session, _UNSEEN, scope, vid=vid)
+    return LiveSite(session, _UNSEEN, scope, vid=vid, array=array)
 
 
 _OUTPUT = Func(None, "output", "output")
@@ -155,3 +159,14 @@ def module_calls(scope: Scope | None) -> list[str]:
         scope = scope.parent
     labels.reverse()
     return labels
+
+
+def number_in_call(rows: Sequence[Row], index: int, scope: Scope, address: str) -> int:
+    """Which operation of its type a row is, of those that ran in one call of a module but in no module inside it.
+
+    From 1, counted anew in each call; 0 where the row did not run directly in a call of that module.
+    """
+    if scope.kind != "module" or scope.address != address:
+        return 0
+    type_ = rows[index][0].type
+    return sum(row[0].type == type_ and row[5] is scope for row in rows[scope.first_row : index + 1])

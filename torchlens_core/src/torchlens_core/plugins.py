@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,10 @@ import pluggy
 from . import hookspecs
 from .backend import Backend, not_implemented
 from .costs import Rule, register_cost_rule
-from .errors import BackendError, BackendMissing, PluginWarning, nearest
+from .errors import BackendError, BackendMissing, InterventionError, PluginWarning, nearest
+from .facets.registry import Recipe, bring, checked
+from .interventions.action import Action
+from .interventions.actions import register_action
 
 ENTRY_POINTS = "torchlens"
 
@@ -45,6 +48,7 @@ class Registry:
         self.manager = pluggy.PluginManager("torchlens")
         self.manager.add_hookspecs(hookspecs)
         self.backends: dict[str, Backend] = {}
+        self.conformance: dict[str, Callable[[], Any]] = {}  # backend -> what gives its fixtures
         self._origins: dict[str, tuple[str, str | None]] = {}
         self._errors: dict[str, str] = {}
 
@@ -71,10 +75,16 @@ class Registry:
         origin = (distribution or getattr(plugin, "__name__", repr(plugin)), version)
         brought: list[Backend] = []
         rules: list[tuple[str, Rule]] = []
+        recipes: list[Recipe] = []
+        actions: list[tuple[str, Callable[..., Action]]] = []
+        fixtures: dict[str, Callable[[], Any]] = {}
         self.manager.register(plugin)
         try:
             self._hook("torchlens_register_backends", plugin)(register=brought.append)
             self._hook("torchlens_register_op_rules", plugin)(register=lambda type, rule: rules.append((type, rule)))
+            self._hook("torchlens_register_actions", plugin)(register=lambda name, make: actions.append((name, make)))
+            self._hook("torchlens_register_facets", plugin)(register=lambda recipe: recipes.append(checked(recipe)))
+            self._hook("torchlens_register_conformance", plugin)(register=fixtures.__setitem__)
             for backend in brought:
                 if not isinstance(backend, Backend):
                     raise BackendError(f"{origin[0]} registers {backend!r} as a backend, which is no Backend object.")
@@ -83,6 +93,14 @@ class Registry:
             raise
         for type_, rule in rules:
             register_cost_rule(type_, rule)
+        for name, make in actions:
+            try:
+                register_action(name, make)
+            except InterventionError as error:
+                warnings.warn(f"{origin[0]}: {error} It stays.", PluginWarning, stacklevel=2)
+        for recipe in recipes:
+            bring(recipe)
+        self.conformance = fixtures | self.conformance
         for backend in brought:
             if backend.name in self.backends:
                 warnings.warn(

@@ -164,7 +164,7 @@ class Source:
     address: str  # 'x', 'features.0.weight'
     vid: int
     aliases: tuple[str, ...] = ()  # other addresses of the same array
-    trainable: bool = False
+    trainable: bool = False  # asks for a gradient
     version: int = 1  # of a buffer
     origin: int = -1  # buffers from version 2 on: the vid of which it is the new value
     row: int = 0  # number of rows that had run when it was first read or written; -1: never
@@ -189,6 +189,19 @@ class Event(NamedTuple):
     scope: Scope
     site: int
     row: int  # number of rows that had run
+
+
+class Change(NamedTuple):
+    """An array was put in the place of another: by an intervention, as the model ran.
+
+    Where an operation's result was changed before anything read it, ``new`` is ``old``. What a module returned is
+    changed when it returns, when operations inside may have read the old array: ``new`` is the one read from there on.
+    """
+
+    row: int  # number of rows that had run
+    old: int
+    new: int
+    whens: tuple[Any, ...]  # what acted, in order: interventions; their texts in a loaded trace
 
 
 class Output(NamedTuple):
@@ -229,6 +242,8 @@ class Program:
     kernels: dict[int, tuple[str, ...]] = field(default_factory=dict)  # row -> kernel names seen below it
     rng: dict[int, Any] = field(default_factory=dict)  # row -> generator state before it; -1: before the run
     batch_dims: dict[int, tuple[int, ...]] = field(default_factory=dict)  # vid -> axes added by vmap
+    changes: list[Change] = field(default_factory=list)  # by interventions, in the order in which they were made
+    gradient_changes: list[Change] = field(default_factory=list)  # of the gradients at arrays, by interventions
     constants: Mapping[int, Any] = field(default_factory=dict)  # vid -> array at the start, where replay was asked for
     settings: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # row -> arguments by name, once asked for
     costs: dict[int, Cost | None] = field(default_factory=dict)  # row -> its cost; filled when asked for

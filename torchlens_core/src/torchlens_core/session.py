@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .backend import Arrays, Discovery
+from .diagnosis.watch import Watch
+from .gradients.store import GradientStore
+from .interventions.steering import Steering
+from .interventions.when import When
 from .live_site import LiveSite, output_site, row_site, source_site, unseen_site
-from .plan import ASK, NOTHING, SAVE, Decision, Keep, Plan
-from .program import Event, Func, Meta, Output, Outs, Row, Scope, ScopeKind, Source, SourceKind, walk_outs
+from .plan import ASK, NOTHING, SAVE, Decision, Plan
+from .program import Event, Func, Meta, Output, Outs, Program, Row, Scope, ScopeKind, Source, SourceKind, walk_outs
 from .selectors import Selector
 
+if TYPE_CHECKING:
+    from .derived.structure import Structure
+    from .recording.streaming import Stream
+
 # What ran, beside what modules returned; call sites; what an exact replay needs; names of the kernels below each Op; a
-# row for each kernel; durations even where the framework runs behind the program's back.
-NEEDS: Final = frozenset({"operations", "sites", "replay", "kernels", "kernel rows", "profile"})
+# row for each kernel; durations even where the framework runs behind the program's back; gradients at Ops; the calls
+# that a selector may mean (with what modules returned), and nothing else: no arguments, no sources, no graph.
+NEEDS: Final = frozenset(
+    {"operations", "sites", "replay", "kernels", "kernel rows", "profile", "gradients", "selected"}
+)
 
 
 class Halt(BaseException):
@@ -34,7 +46,11 @@ class Session:
             :class:`~torchlens_core.program.Program`.
         scope: the innermost open scope.
         values: vid -> what ``arrays.hold`` gave, or a kept result (see ``kept_results``).
+        steering: the interventions, and what they have changed.
+        gradients: where gradients arrive, where some were asked for.
+        watch: looks for NaNs and infinities, where that was asked for.
         needs: what the backend has to produce, of ``NEEDS``.
+        repeats: of a backend whose runs are often the same: what was made of the tables of the first one.
     """
 
     def __init__(
@@ -56,28 +72,39 @@ class Session:
         self.kernels: dict[int, tuple[str, ...]] = {}
         self.batch_dims: dict[int, tuple[int, ...]] = {}
         self.values: dict[int, Any] = {}
-        self.kept_order: list[int] = []  # vids of `values` in the order in which they were kept
+        self.kept_order: list[int] = []  # vids of what was kept, in that order
         self.kept_results: dict[int, Any] = {}  # results of Keep.transform, dtype, device: no longer the Op's own array
+        self.stream: Stream | None = None  # takes what is kept to the disk
         self.candidates: set[int] = set()  # vids that were kept and are decided about after the run
+        self.grad_candidates: set[int] = set()  # vids whose gradients are decided about after the run
         self.constants: dict[int, Any] = {}  # closed-over arrays and those of unknown origin, when a replay is wanted
         self.outputs: list[Output] = []
         self.halted_vid = -1
         self.facts: dict[str, Any] = {}
+        self.repeats: Repeats | None = None
         self._calls: dict[str, int] = {}
-        self.addresses = {alias: info.address for info, _ in discovery.modules for alias in info.aliases}  # of aliases
+        self.addresses = {alias: info.address for info in discovery.infos for alias in info.aliases}  # of aliases
         self.numbers: dict[Selector, Numbering] = {}  # of selectors that are counted
         self._memos: dict[tuple[int, str], dict[Any, Decision]] = {}  # by the addresses of the modules around
         self._no_memo: dict[Any, Decision] = {}  # where every answer is the same
+        self._asked_about = {self.addresses.get(name, name) for name in plan.module_names}  # answered when they return
         self.site_ids: dict[Any, int] = {}  # known call sites by key, for a backend's own quick look-up
         self._source_of: dict[int, Source] = {}  # by vid; filled when asked for
         self._num_sources_known = 0
         self._makers: dict[int, int] = {}  # vid -> row, only for selectors that ask for parents
-        self._returned: dict[Hashable, list[str]] = {}  # vid -> labels of module calls, for selectors that ask for them
+        self.returned: dict[Hashable, list[str]] = {}  # vid -> labels of module calls, for selectors that ask for them
+        self._kept_as: dict[int, Decision] = {}  # by vid, where interventions may put another array in its place
         self._waiting: deque[tuple[int, int]] = deque()  # (rows that had run, vid) of candidates for `followed_by`
-        if plan.selectors:
-            self.default = None if plan.is_static else ASK
-        else:
+        self.steering = Steering(arrays, self.rows)
+        self.gradients = GradientStore(arrays) if plan.grads else None
+        self.default: Decision | None
+        if plan.is_simple:
             self.default = SAVE if self._saves_all_plainly() else ASK if plan.saves_everything else NOTHING
+        else:
+            self.default = None if plan.is_static else ASK
+        self.watch = Watch(self, plan.raise_on) if plan.raise_on is not None else None
+        if self.watch is not None:
+            self.default = ASK
         self.scope = self.enter("module", "", discovery.name, -1)
 
     def _saves_all_plainly(self) -> bool:
@@ -119,28 +146,35 @@ class Session:
         scope.end_ns = perf_counter_ns()
         self.scope = scope.parent or scope
         is_root = scope.parent is None
-        if scope.kind != "module" or not (is_root or self.plan.asks_modules):
+        is_asked_about = scope.address in self._asked_about
+        if scope.kind != "module" or not (is_root or is_asked_about):
             return {}
         decisions: dict[int, list[Decision]] = {}
         for position, vid in enumerate(vid for vid, _ in walk_outs(outs) if vid is not None):
             asked = decisions.setdefault(vid, [])
-            if self.plan.asks_modules:
-                self._returned.setdefault(vid, []).append(scope.call_label)
+            if is_asked_about:
+                self.returned.setdefault(self.steering.made_as(vid), []).append(scope.call_label)
                 asked.append(self.plan.decide(self.maker(vid) or unseen_site(self, scope, vid)))
             if is_root:
                 known = self._same_for_all
                 asked.append(known if known is not None else self.plan.decide(output_site(self, position, vid)))
         joined = {vid: self._joined(vid, asked) for vid, asked in decisions.items()}
-        return {vid: decision for vid, decision in joined.items() if decision.keep is not None or decision.stop}
+        return {vid: decision for vid, decision in joined.items() if not decision.is_idle}
 
     def _joined(self, vid: int, decisions: Iterable[Decision]) -> Decision:
         """One decision for an array that was asked about in several roles; one that is kept already stays."""
-        stop = any(decision.stop for decision in decisions)
-        kept = vid in self.values or vid in self.kept_results
-        for decision in decisions:
-            if decision.keep is not None and not kept:
-                return Decision(decision.keep, is_candidate=decision.is_candidate, stop=stop)
-        return Decision(None, stop=stop)
+        kept = vid in self.values or vid in self.kept_results or (self.stream is not None and vid in self.stream)
+        keeping = next((each for each in decisions if each.keep is not None and not kept), NOTHING)
+        watching = next((each for each in decisions if each.grad is not None), NOTHING)
+        acting = {when for decision in decisions for when in decision.changes}
+        return Decision(
+            keeping.keep,
+            is_candidate=keeping.is_candidate,
+            stop=any(decision.stop for decision in decisions),
+            changes=tuple(when for when in self.plan.whens if when in acting),
+            grad=watching.grad,
+            is_grad_candidate=watching.is_grad_candidate,
+        )
 
     def abandon(self, scope: Scope) -> None:
         """Close a scope that raised; one that is closed stays as it is."""
@@ -178,14 +212,20 @@ class Session:
 
     def decide_op(self, vid: int, array: Any) -> Decision:
         """The answer for one array that a row just returned; the row has been appended."""
+        if self.watch is not None:
+            self.watch.look(vid, array)
         if "parents" in self.plan.reads:
             self._makers[vid] = len(self.rows) - 1
         return self.plan.decide(row_site(self, len(self.rows) - 1, vid, array))
 
     def decide_source(self, vid: int, array: Any) -> Decision:
-        """The answer for an input, a buffer or an array of unknown origin."""
+        """The answer for an input, a buffer or an array of unknown origin. Interventions do not act on these."""
+        if self.watch is not None:
+            self.watch.look(vid, array, is_buffer=self._sources_by_vid[vid].kind == "buffer")
         known = self._same_for_all
-        return known if known is not None else self.plan.decide(source_site(self, self._sources_by_vid[vid], array))
+        if known is not None:
+            return known
+        return self.plan.decide(source_site(self, self._sources_by_vid[vid], array))
 
     @property
     def _sources_by_vid(self) -> dict[int, Source]:
@@ -201,20 +241,29 @@ class Session:
             numbering.add(site.key, selector.matches(site))
         return numbering.of[site.key]
 
-    def maker(self, vid: int) -> LiveSite | None:
+    def maker(self, vid: int, array: Any = None) -> LiveSite | None:
         """The site that made an array, for selectors that ask for parents or for what a module returned.
 
-        None for parameters and constants, which are no Ops.
+        ``array`` is its value, where it is at hand. None for parameters and constants, which are no Ops.
         """
+        vid = self.steering.made_as(vid)
         source = self._sources_by_vid.get(vid)
         if source is not None:
-            return source_site(self, source) if source.kind in ("input", "buffer", "unknown") else None
+            return source_site(self, source, array) if source.kind in ("input", "buffer", "unknown") else None
         index = self._makers[vid] if vid in self._makers else self._find_maker(vid)
-        return None if index is None else row_site(self, index, vid)
+        return None if index is None else row_site(self, index, vid, array)
 
     def returned_by(self, key: Hashable) -> list[str]:
         """Labels of the module calls that have returned the array of a site so far, inner before outer."""
-        return self._returned.get(key, [])
+        return self.returned.get(key, [])
+
+    def replace(self, old: int, new: int, array: Any, whens: list[When]) -> None:
+        """A module returned the array ``new`` in place of ``old``; its value is kept where that of the old one was."""
+        self.steering.replaced(old, new, whens)
+        kept = self._kept_as.pop(old, SAVE if old in self.values else None)
+        if kept is not None:
+            self.drop(old)
+            self.keep(new, array, kept)
 
     def _find_maker(self, vid: int) -> int | None:
         """Looked for backwards: what a module returns was mostly made just before."""
@@ -235,26 +284,22 @@ class Session:
         keep = decision.keep
         if keep is None:
             return
-        if keep.is_plain:
-            self.values[vid] = self.arrays.hold(array)
-            self.kept_order.append(vid)
+        if self.plan.whens:
+            self._kept_as[vid] = decision
+        if self.stream is not None and not decision.is_candidate:
+            self.stream.keep(vid, array, keep)
+            if not self.stream.storage.retain_in_memory:
+                return
+        if keep.is_own:
+            self.values[vid] = self.arrays.hold(array if self.stream is None else self.arrays.copy(array))
         else:
-            self.kept_results[vid] = self._result(keep, array)
+            self.kept_results[vid] = keep.result(array, self.arrays)
+        self.kept_order.append(vid)
         if decision.is_candidate:
             self.candidates.add(vid)
             if self.plan.lookback is not None and keep.waits_for_children:
                 self._waiting.append((len(self.rows), vid))
                 self._forget_unfollowed(self.plan.lookback)
-
-    def _result(self, keep: Keep, array: Any) -> Any:
-        arrays = self.arrays
-        result = arrays.detach(array)
-        if keep.transform is not None:
-            result = keep.transform(result)
-        if not arrays.is_array(result):
-            return result
-        cast = arrays.cast(result, keep.dtype, keep.device)
-        return arrays.copy(cast) if cast is result else cast
 
     def _forget_unfollowed(self, lookback: int) -> None:
         """Drop the candidates that none of the ``lookback`` calls after them took."""
@@ -266,8 +311,18 @@ class Session:
     def drop(self, vid: int) -> None:
         """Let a candidate go."""
         self.candidates.discard(vid)
+        if self.stream is not None:
+            self.stream.drop(vid)
         self.values.pop(vid, None)
         self.kept_results.pop(vid, None)
+
+
+@dataclass(slots=True)
+class Repeats:
+    """Program and structures of a run whose tables those of later runs are: a backend keeps it beside them."""
+
+    program: Program | None = None
+    structures: dict[tuple[bool, bool], Structure] = field(default_factory=dict)
 
 
 class Numbering:
@@ -275,21 +330,22 @@ class Numbering:
 
     Attributes:
         of: key of a site -> its number, 0 where it does not match, None where that is not known yet.
+        count: how many have matched; None where that is not known.
     """
 
     def __init__(self) -> None:
         self.of: dict[Hashable, int | None] = {}
-        self._matches: int | None = 0
+        self.count: int | None = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether all sites so far could be told."""
-        return self._matches is not None
+        return self.count is not None
 
     def add(self, key: Hashable, matched: bool | None) -> None:
         """Note whether the next site matches. After one that cannot tell yet no number is known."""
         if matched is None:
-            self._matches = None
-        elif matched and self._matches is not None:
-            self._matches += 1
-        self.of[key] = 0 if matched is False else self._matches
+            self.count = None
+        elif matched and self.count is not None:
+            self.count += 1
+        self.of[key] = 0 if matched is False else self.count

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, overload
 
 from .backend import Arrays, Backend, Call
-from .derived.graph import Kind
-from .errors import ReplayError
+from .errors import OptionError, ReplayError, nearest
+from .gradients.validation import GradientValidation, validate_gradients
 from .plan import Plan
-from .program import Event, Program, walk_outs
+from .program import Program, walk_outs
 from .records.op import Op
 from .records.trace import Trace
-from .replay import Replay, Step, events_by_row, read_again
+from .replay import Replay, Step
 from .tracing import backend_for, make_call, run
 
 
@@ -63,16 +63,27 @@ class Validation:
         return "\n".join(lines + [f"- {problem}" for problem in self.problems])
 
 
+@overload
+def validate(
+    model: Any, args: Any = ..., kwargs: Mapping[str, Any] | None = ..., *, scope: Literal["forward"] = ...,
+    backend: str | None = ..., random_seed: int = ..., atol: float = ..., rtol: float = ...,
+) -> Validation: ...  # fmt: skip
+@overload
+def validate(
+    model: Any, args: Any = ..., kwargs: Mapping[str, Any] | None = ..., *, scope: Literal["backward"],
+    backend: str | None = ..., random_seed: int = ..., atol: float = ..., rtol: float = ...,
+) -> GradientValidation: ...  # fmt: skip
 def validate(
     model: Any,
     args: Any = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
+    scope: Literal["forward", "backward"] = "forward",
     backend: str | None = None,
     random_seed: int = 0,
     atol: float = 1e-5,
     rtol: float = 1e-4,
-) -> Validation:
+) -> Validation | GradientValidation:
     """Trace a model and prove the trace: run it four times in all, and leave it as it was.
 
     1. The outputs of the traced run equal those of a plain run.
@@ -81,12 +92,22 @@ def validate(
        value (``if x > 0``, ``x.item()``), or a shape that depends on data, comes out otherwise, the model may take
        another path: the report says at which event, and compares no further.
 
+    With ``scope="backward"`` the gradients at its Ops are proven instead: those of the framework's backward equal those
+    of the recorded operations, run again and differentiated; and at Ops of 64-bit elements finite differences.
+
     Args:
-        random_seed: of the other parameters.
+        scope: ``'forward'`` or ``'backward'``.
+        random_seed: of the other parameters; of the weights of the outputs in the loss.
         atol, rtol: what counts as equal; the report also gives the largest difference.
     """
     call = make_call(model, args, kwargs)
     chosen = backend_for(call, backend)
+    if scope not in ("forward", "backward"):
+        raise OptionError(
+            f"scope is 'forward' or 'backward'; got {scope!r}.{nearest(str(scope), ('forward', 'backward'))}"
+        )
+    if scope == "backward":
+        return validate_gradients(chosen, call, seed=random_seed, atol=atol, rtol=rtol)
     return _Validator(chosen, call, random_seed, atol, rtol).run()
 
 
@@ -116,8 +137,11 @@ class _Validator:
         return self.report
 
     def _plain_outputs(self) -> list[tuple[str, Any]]:
-        with self._backend.preserve(self._call, self._discovery):
-            return self._leaves(self._call.run())
+        return self._outputs_of(self._call)
+
+    def _outputs_of(self, call: Call) -> list[tuple[str, Any]]:
+        with self._backend.preserve(call, self._discovery) as kept:
+            return self._leaves(kept.run())
 
     def _leaves(self, returned: Any) -> list[tuple[str, Any]]:
         return [(path or "output", self._arrays.copy(array)) for path, array in self._backend.leaves(returned)]
@@ -153,7 +177,7 @@ class _Validator:
         state = {item.address: item.array for item in self._discovery.state}
         sources: dict[int, Any] = {}
         for source in program.sources:
-            if source.vid in program.constants:
+            if source.vid in program.constants and source.address not in parameters:
                 sources[source.vid] = self._arrays.copy(program.constants[source.vid])
             elif source.kind == "param":
                 array = parameters.get(source.address, state[source.address])
@@ -166,7 +190,7 @@ class _Validator:
         return sources
 
     def _compare_step(self, made: Trace, step: Step) -> None:
-        if step.row.func.undefined:
+        if step.row is None or step.row.func.undefined:
             return
         for vid, array in step.arrays.items():
             if vid not in made.values:
@@ -191,9 +215,9 @@ class _Validator:
         }
         if not parameters:
             return
-        with self._backend.with_state(self._discovery, parameters):
+        with self._backend.with_state(self._call, self._discovery, parameters) as call:
             try:
-                expected = self._plain_outputs()
+                expected = self._outputs_of(call)
             except Exception as error:  # the model's own: other parameters need not suit it
                 report.diverged_at = f"the model itself, which raised {type(error).__name__}: {error}"
                 return
@@ -219,24 +243,15 @@ class _Validator:
 
     def _follow(self, made: Trace, replay: Replay) -> str | None:
         """Run the replay; the event at which it left the recorded path, in words, or None."""
-        program = made.program
-        events = events_by_row(program)
         steps = replay.steps()
-        for number in range(len(program.rows) + 1):
-            for event in events.get(number, ()):
-                if event.vid >= 0 and read_again(event, replay[event.vid]) != event.value:
-                    return _in_words(made, event)
-            if number < len(program.rows):
-                try:
-                    step = next(steps)
-                except Exception as error:  # of the framework: a recorded argument does not fit the new values
-                    row = program.rows[number]
-                    said = f"{type(error).__name__}: {error}"
-                    return f"row {number} ({row.func.name}), whose recorded arguments do not fit: {said}"
-                for vid, array in step.arrays.items():
-                    if tuple(self._arrays.meta(array)[0]) != tuple(program.metas[vid][0]):
-                        label = Op(made, made.graph.node_of[vid]).label
-                        return f"{label}, whose shape depends on the data"
+        for number, row in enumerate(made.program.rows):
+            try:
+                next(steps)
+            except Exception as error:  # of the framework: a recorded argument does not fit the new values
+                said = f"{type(error).__name__}: {error}"
+                return f"row {number} ({row.func.name}), whose recorded arguments do not fit: {said}"
+            if replay.divergence is not None:
+                return replay.divergence.in_words(made)
         return None
 
 
@@ -244,11 +259,3 @@ def _written(program: Program) -> set[int]:
     return {old for pairs in program.writes.values() for old, _ in pairs} | {
         vid for index in program.writes for vid in program.rows[index].ins
     }
-
-
-def _in_words(made: Trace, event: Event) -> str:
-    node = made.graph.node_of[event.vid]
-    name = Op(made, node).label if node >= 0 and made.graph.kinds[node] != Kind.OUTPUT else "a constant"
-    frames = made.program.frames(event.site)
-    place = f" at {frames[-1].file}:{frames[-1].line}" if frames else ""
-    return f"{event.kind}() of {name}{place}, which was {event.value!r}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -17,12 +17,18 @@ from torchlens_core.vocabulary import canonical_type
 
 from . import run
 from .arrays import TorchArrays
+from .autodiff import grad, gradients_at
+from .backward import backward, recording_backward
 from .capture import rng_state
-from .containers import leaves
+from .containers import leaves, replaced
+from .loaders import loader
+from .recording import recording
+from .repeating import conditions, own_state
 from .resolving import resolve
 from .restoring import preserve, set_rng, with_state
 from .settings import settings
-from .state import discover, root_modules
+from .sharding import is_mixed, whole
+from .state import discover, find_modules, root_modules
 
 arrays = TorchArrays()
 
@@ -32,8 +38,8 @@ def capture(call: Call, session: Session) -> Any:
     return run.capture(call, session)
 
 
-def call(row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Run one recorded operation on other arrays, without a gradient tape, in the autocast state in which it ran."""
+def call(row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_differentiable: bool = False) -> Any:
+    """Run one recorded operation on other arrays, in the autocast state in which it ran."""
     func = row.func.func
     assert func is not None
     if func is torch.autograd.grad or row.func.name in ("_make_dual", "_unpack_dual"):
@@ -41,9 +47,20 @@ def call(row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
             f"{row.func.name} differentiates what ran before it, and a replay has no gradient tape: a model that "
             "differentiates in its forward cannot be replayed."
         )
-    ambient = row.ambient or {}
+    if is_mixed((*args, *kwargs.values())):  # a sharded parameter, which the model read when it was gathered
+        args, kwargs = tuple(map(whole, args)), {name: whole(value) for name, value in kwargs.items()}
+    with torch.set_grad_enabled(is_differentiable):
+        out = func(*args, **kwargs) if row.ambient is None else _call_in(row.ambient, func, args, kwargs)
+    if (row.func.path or "").startswith("torch.ops._c10d_functional."):  # a collective returns before it is done
+        out = torch.utils._pytree.tree_map_only(torch.Tensor, torch.ops._c10d_functional.wait_tensor, out)
+    return out
+
+
+def _call_in(
+    ambient: Mapping[str, Any], func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Call a function in the state of the framework in which it was recorded."""
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
         for device, dtype in ambient.get("autocast", {}).items():
             stack.enter_context(torch.autocast(device, dtype=arrays.constant("dtype", dtype), cache_enabled=False))
         if "vmap" in ambient:
@@ -60,9 +77,14 @@ def _callables() -> frozenset[Any]:
     return frozenset(func for group in overridable.values() for func in group)
 
 
-@functools.cache
 def function_names() -> frozenset[str]:
     """Names and types of all functions that torch knows, custom operators that have been registered among them."""
+    return _function_names(len(torch.library._defs))
+
+
+@functools.lru_cache(1)
+def _function_names(registered: int) -> frozenset[str]:
+    """The same, worked out anew when further operators have been registered."""
     names = {getattr(func, "__name__", "") for func in _callables()}
     names |= {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names()}
     names |= {"identity", "source", "input", "buffer", "output", "T", "mT", "H", "mH", "real", "imag", "data", "grad"}
@@ -74,10 +96,22 @@ def is_ours(model: Any, args: Sequence[Any]) -> bool:
     return any(root_modules(model)) or any(True for value in args for _ in leaves(value))
 
 
+def no_gradients() -> AbstractContextManager[Any]:
+    """Not ``inference_mode``: what it makes can never be trained on, and a probe is trained on activations."""
+    return torch.no_grad()
+
+
+def seed(number: int) -> None:
+    """Start the generators of all devices from a number."""
+    torch.manual_seed(number)
+
+
 def argument_leaves(value: Any) -> Iterator[tuple[str, Any]]:
     return leaves(value)
 
 
 __all__: Sequence[str] = (
-    "arrays", "call", "capture", "discover", "preserve", "resolve", "rng_state", "set_rng", "settings", "with_state",
+    "arrays", "backward", "call", "capture", "conditions", "discover", "find_modules", "grad", "gradients_at",
+    "loader", "own_state", "preserve", "recording", "recording_backward", "replaced", "resolve", "rng_state",
+    "seed", "set_rng", "settings", "with_state",
 )  # fmt: skip

@@ -20,14 +20,16 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from torchlens_core.program import HOLE, Func, ModuleInfo, Row
-from torchlens_core.session import Halt, Session
+from torchlens_core.session import Session
 
 from .buffers import Buffers
 from .callsites import chain
 from .containers import leaves, mirror
 from .functions import TorchFunc, _known, describe
+from .gradients import watch
 from .memory import Memory, meta_of, storage_of
 from .origins import Origins, TransformBegun
+from .outcomes import Outcomes, alias
 from .timing import wait
 
 _PLAIN, _TENSOR, _CONTAINER = range(3)
@@ -37,7 +39,7 @@ _BASE_CLASSES: dict[type, int] = {
     tuple: _CONTAINER, list: _CONTAINER, dict: _CONTAINER, slice: _CONTAINER,
 }  # fmt: skip
 _EMPTY: dict[str, Any] = {}
-_IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
+IDENTITY = Func(torch.ops.aten.alias.default, "identity", "identity", path="torch.ops.aten.alias.default")
 _ref = weakref.ref
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
@@ -66,6 +68,8 @@ class Recorder(TorchFunctionMode):
         self.pinned: list[Tensor] = []  # arrays whose id must stay their own
         self._state_storages: set[int] | None = None  # looked up from the first write on
         self.num_state = 0  # value ids below it are those of parameters and buffers as they were before the run
+        self.steers = bool(session.plan.whens)
+        self.outcomes = Outcomes(self)
         self.origins = Origins(self, model)
 
     def release(self) -> None:
@@ -134,6 +138,8 @@ class Recorder(TorchFunctionMode):
         targets: list[Tensor] | None = None
         if info.writes is not None or info.exposes or (kwargs and "out" in kwargs):
             targets = self._before(info, args, kwargs or _EMPTY)
+            if targets and self.steers:
+                func = self.outcomes.instead_of(info, func, targets)
         ambient = _ambient() if torch._C._is_any_autocast_enabled() else None
         if self.replay and info.random:
             session.rng[len(session.rows)] = rng_state()
@@ -168,8 +174,8 @@ class Recorder(TorchFunctionMode):
             self._after_write(targets)
         decision = self.constant or scope.memo.get(info) or session.decide(info, scope)
         if decision.slow or targets is not None or outs.__class__ is not int:
-            self._keep_slowly(row, out, outs, targets)  # type: ignore[arg-type]
-        elif decision.keep is not None:
+            return self.outcomes.of_call(row, out, outs, targets)  # type: ignore[arg-type]
+        if decision.keep is not None:
             if decision.keep.is_plain and not decision.is_candidate and not self.memory.has_exposed:
                 try:
                     session.values[outs] = (out, out._version)
@@ -178,10 +184,8 @@ class Recorder(TorchFunctionMode):
                 session.kept_order.append(outs)
             else:
                 self.keep(outs, out, decision)
-            if decision.stop:
-                self._stop(outs)
-        elif decision.stop:
-            self._stop(outs)
+        if decision.stop:
+            self.outcomes.stop(outs)
         return out
 
     # -- arguments -------------------------------------------------------------------------------------------------
@@ -266,7 +270,7 @@ class Recorder(TorchFunctionMode):
             if targets is None and not info.same_object and self.is_known(out):
                 if self.in_kernels:
                     return out, None  # no kernel made it
-                out = _alias(out)
+                out = alias(out)
             return out, self.assign(out)
         if out is None:
             if not targets or is_lazy(targets[0]):  # the latter is being given memory
@@ -277,7 +281,7 @@ class Recorder(TorchFunctionMode):
             written = {id(target) for target in targets or ()}
             passed = [isinstance(item, Tensor) and id(item) not in written and self.is_known(item) for item in out]
             if any(passed):
-                out = type(out)([_alias(item) if known else item for item, known in zip(out, passed, strict=True)])
+                out = type(out)([alias(item) if known else item for item, known in zip(out, passed, strict=True)])
             if type(out).__module__ == "torch.return_types":
                 info.output_names = type(out).__match_args__
         outs = mirror(out, self.assign)
@@ -295,26 +299,19 @@ class Recorder(TorchFunctionMode):
         session = self.session
         with torch._C.DisableTorchFunction():
             start = perf_counter_ns()
-            alias = _alias(array)
-            new = self.assign(alias)
+            fresh = alias(array)
+            new = self.assign(fresh)
             deps = self._depend(array, vid, 0, None) if vid < self.watermark else None
             if deps:
                 session.deps[len(session.rows)] = tuple(deps)
-            row = Row(_IDENTITY, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
-            self.append(row, alias)
-        return alias, new
+            row = Row(IDENTITY, (HOLE,), _EMPTY, (vid,), new, session.scope, -1, start, perf_counter_ns(), None)
+            return self.append(row, fresh), new
 
-    def append(self, row: Row, array: Tensor) -> None:
+    def append(self, row: Row, array: Tensor) -> Tensor:
         """Add a row that the handler did not see run, and do with its array what was asked for."""
-        session = self.session
-        session.rows.append(row)
-        decision = row.scope.memo.get(row.func) or session.decide(row.func, row.scope)
-        if decision.slow:
-            decision = session.decide_op(row.outs, array)
-        if decision.keep is not None:
-            self.keep(row.outs, array, decision)
-        if decision.stop:
-            self._stop(row.outs)
+        self.session.rows.append(row)
+        result: Tensor = self.outcomes.of_call(row, array, row.outs, None)
+        return result
 
     def is_known(self, array: Tensor) -> bool:
         """Whether the array has a value id; an id of Python may be that of one that is gone."""
@@ -354,7 +351,18 @@ class Recorder(TorchFunctionMode):
             return None
         self._old_vids = [self.vid_of(target) for target in targets]
         self.memory.before_write(targets)
+        if self.replay:
+            self._keep_state(targets)
         return targets
+
+    def _keep_state(self, targets: list[Tensor]) -> None:
+        """Copy the parameters in the memory of arrays that are about to be written: a replay starts from them."""
+        constants = self.session.constants
+        for target in targets:
+            storage = storage_of(target)
+            for vid, array in enumerate(self.pinned[: self.num_state]):
+                if vid not in constants and not is_lazy(array) and storage_of(array) == storage:
+                    constants[vid] = array.detach().clone()
 
     def _after_write(self, targets: list[Tensor]) -> None:
         """The row just appended wrote these arrays: new value ids, and new versions of the buffers among them."""
@@ -390,9 +398,9 @@ class Recorder(TorchFunctionMode):
         before = self.buffers.latest_at(address)
         if before is not None and before.vid == origin:
             return None
-        alias = _alias(array)
-        self.buffers.rebind(address, module, alias, origin)
-        return alias
+        fresh = alias(array)
+        self.buffers.rebind(address, module, fresh, origin)
+        return fresh
 
     def note_read(self, info: TorchFunc, args: tuple[Any, ...], result: Any) -> None:
         """An array was read as a Python value, in a run at kernel level."""
@@ -411,58 +419,26 @@ class Recorder(TorchFunctionMode):
             array = array.detach().clone()
         self.session.keep(vid, array, decision)
 
+    def keep_source(self, vid: int, array: Tensor) -> None:
+        """Keep the value of an input or of an array of unknown origin, and watch its gradient."""
+        decision = self.session.decide_source(vid, array)
+        if decision.grad is not None:
+            watch(self.session, vid, array, decision)
+        self.keep(vid, array, decision)
+
     def keep_copy(self, vid: int, array: Tensor) -> None:
         """Keep the value of a buffer, which is always copied."""
         decision = self.session.decide_source(vid, array)
+        if decision.grad is not None:
+            watch(self.session, vid, array, decision)
         if decision.keep is not None:
             self.session.keep(vid, array.detach().clone(), decision)
-
-    def _keep_slowly(self, row: Row, out: Any, outs: Any, targets: list[Tensor] | None) -> None:
-        """Each array that a call returned is asked about by itself."""
-        session = self.session
-        if out is None:
-            arrays = [(target, self.known[id(target)][1]) for target in targets or ()]
-            written = outs if isinstance(outs, tuple) else (outs,)
-            pairs = [(array, vid) for (array, _), vid in zip(arrays, written, strict=True)]
-        elif isinstance(outs, int):
-            pairs = [(out, outs)]
-        else:
-            pairs = list(zip((array for _, array in leaves(out)), _vids(outs), strict=True))
-        decision = row[5].memo.get(row[0]) or session.decide(row[0], row[5])
-        stop_at = -1
-        for array, vid in pairs:
-            answer = session.decide_op(vid, array) if decision.slow else decision
-            if answer.keep is not None:
-                self.keep(vid, array, answer)
-            if answer.stop and stop_at < 0:
-                stop_at = vid
-        if stop_at >= 0:
-            self._stop(stop_at)
-
-    def _stop(self, vid: int) -> None:
-        self.session.halted_vid = vid
-        raise Halt
 
 
 def rng_state() -> tuple[Tensor, ...]:
     """The states of torch's generators: the CPU's, and each CUDA device's where CUDA is in use."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return (torch.get_rng_state(), *cuda)
-
-
-def _alias(array: Tensor) -> Tensor:
-    """A fresh object for the same memory, so that it is known who reads the result and who the argument.
-
-    Indexing keeps the strides as they are; ``view_as`` would rewrite those of axes of length 1, which hides a memory
-    format such as channels_last from the kernels that choose by it. Like the argument itself it stays attached to the
-    gradient tape under ``no_grad``.
-    """
-    if array.layout != torch.strided:
-        return array  # sparse arrays have no views
-    if torch.is_grad_enabled():
-        return array[...]
-    with torch.enable_grad():
-        return array[...]
 
 
 def _ambient() -> dict[str, Any]:
@@ -477,12 +453,6 @@ def _ambient() -> dict[str, Any]:
 
 def _has_arrays(outs: Any) -> bool:
     return any(_has_arrays(item) for item in outs) if isinstance(outs, tuple) else outs is not None
-
-
-def _vids(outs: Any) -> list[int]:
-    if isinstance(outs, tuple):
-        return [vid for item in outs for vid in _vids(item)]
-    return [] if outs is None else [outs]
 
 
 __all__ = ["Recorder", "rng_state"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
@@ -92,7 +92,7 @@ def _reaches(value: Any, array: Tensor, depth: int = 3) -> bool:
 def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, list | tuple | set | frozenset):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # other mappings may compute their values, and fail at it
         return value.values()
     own = getattr(value, "__dict__", None)
     if own is None or (type(value).__module__ == "builtins" and not isinstance(value, type)):

@@ -19,6 +19,13 @@ def _registered(value: Any) -> list[tuple[str, Any]] | None:
     return [(str(position), item) for position, item in enumerate(items)]
 
 
-_containers = Containers(Tensor, _registered)
+def _rebuilt(value: Any, parts: list[Any]) -> Any:
+    """A registered container with other parts."""
+    node = pytree.SUPPORTED_NODES[type(value)]
+    return node.unflatten_fn(parts, node.flatten_fn(value)[1])
+
+
+_containers = Containers(Tensor, _registered, _rebuilt)
 leaves = _containers.leaves
 mirror = _containers.mirror
+replaced = _containers.replaced

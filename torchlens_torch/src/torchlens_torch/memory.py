@@ -17,6 +17,8 @@ from torch import Tensor
 from torchlens_core.program import Meta
 from torchlens_core.session import Session
 
+from .kinds import shape_of
+
 
 class Region(NamedTuple):
     """The elements of a storage that an array covers."""
@@ -196,8 +198,4 @@ def meta_of(array: Tensor) -> Meta:
     A nested tensor of unequal parts has no shape; its elements are counted.
     """
     node = array.grad_fn
-    try:
-        shape = tuple(array.shape)
-    except RuntimeError:
-        shape = (array.numel(),)
-    return Meta(shape, array.dtype, array.device, None if node is None else type(node).__name__)
+    return Meta(shape_of(array), array.dtype, array.device, None if node is None else type(node).__name__)

@@ -6,24 +6,20 @@ Not global forward hooks: those run before the user's own hooks, and so miss wha
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from torchlens_core.plan import Decision
+from torchlens_core.backend import Call
 from torchlens_core.program import ModuleInfo
-from torchlens_core.session import Halt
 
 from . import callsites
+from .active import active
 from .capture import Recorder
 from .containers import leaves, mirror
 from .patches import replaced_calls
-
-active = threading.local()
 
 
 def watching(classes: Iterable[type]) -> AbstractContextManager[None]:
@@ -33,8 +29,12 @@ def watching(classes: Iterable[type]) -> AbstractContextManager[None]:
 
 def _reporting(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        calls: ModuleCalls | None = getattr(active, "calls", None)
+        calls = active.calls
         if calls is None or type(self) is not cls:  # the latter where a subclass, which reports, calls its base class
+            if calls is None and active.recorded is not None and type(self) is cls:
+                model = active.recorded.get(id(self))
+                if model is not None and not model.is_running:
+                    return model.step(Call(self, args, kwargs), lambda: original(self, *args, **kwargs))
             return original(self, *args, **kwargs)
         info = calls.to_report(self)
         if info is None:
@@ -117,24 +117,11 @@ class ModuleCalls:
             outs = mirror(out, recorder.vid_of)
         decisions = session.exit(scope, outs)
         if decisions:
-            self._obey(decisions, out)
+            result = recorder.outcomes.of_module(scope, decisions, out)
+            if result is not out:
+                out = result
+                scope.outs = mirror(out, recorder.vid_of)
         return out
-
-    def _obey(self, decisions: Mapping[int, Decision], out: Any) -> None:
-        """Keep what is wanted of what a module returned, and stop where that is wanted."""
-        session, recorder = self.session, self.recorder
-        stop_at = -1
-        with torch._C.DisableTorchFunction():
-            for _, array in leaves(out):
-                vid = recorder.vid_of(array)
-                decision = decisions.get(vid)
-                if decision is not None:
-                    recorder.keep(vid, array, decision)
-                    if decision.stop and stop_at < 0:
-                        stop_at = vid
-        if stop_at >= 0:
-            session.halted_vid = stop_at
-            raise Halt
 
 
 callsites.stop_at(ModuleCalls.run.__code__)

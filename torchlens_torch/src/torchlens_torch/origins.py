@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchlens_core.backend import Discovery
 from torchlens_core.errors import CaptureWarning
 from torchlens_core.program import HOLE, Row
 
+from . import sharding, wrapping
 from .callsites import chain
 from .constants import Constants
 from .functions import describe
+from .kinds import shape_of
 from .memory import Region, meta_of, place_of, stamp
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ class Origins:
     def __init__(self, recorder: Recorder, model: Any) -> None:
         self._recorder = recorder
         self._model = model
-        self._constants = Constants(recorder.session.discovery)
+        # of a recording nobody asks where arrays come from, and looking through all modules takes time
+        self._constants = Constants(recorder.session.discovery if recorder.sees_operations else Discovery("", []))
         self._transforms: TransformedCalls | None = None
         self._unknown: list[str] = []
         self.without_version: list[int] = []  # vids of kept values whose version is to be noted when the run is over
@@ -48,8 +52,24 @@ class Origins:
             return self._transformed_calls().vid_of(array)
         with torch._C.DisableTorchFunction():
             frame = sys._getframe(2)
-            vid = self._view(array, frame)
+            vid = self._gathered(array)
+            if vid < 0:
+                vid = wrapping.find(self._recorder, array, self._alive(), frame)
+            if vid < 0:
+                vid = self._view(array, frame)
             return vid if vid >= 0 else self._source(array, frame)
+
+    def _gathered(self, array: Tensor) -> int:
+        """The value id of the parameter that an array is, gathered from its shards; -1 for other arrays."""
+        if not isinstance(array, torch.nn.Parameter):
+            return -1
+        recorder = self._recorder
+        param = sharding.sharded(array, (module for _, module in recorder.session.discovery.modules))
+        if param is None:
+            return -1
+        vid = recorder.vid_of(param)
+        recorder.known[id(array)] = (weakref.ref(array), vid)
+        return vid
 
     def note_kernel_output(self, array: Tensor, vid: int) -> None:
         """A kernel made this array. What leaves torch may be another object in its place: autograd's view of it."""
@@ -69,11 +89,11 @@ class Origins:
             vid = session.source("const", address, meta_of(array))
         else:
             vid = session.source("unknown", "", meta_of(array), row=len(session.rows))
-            self._unknown.append(f"shape {tuple(array.shape)}, in {session.scope.address or 'the model itself'}")
+            self._unknown.append(f"shape {shape_of(array)}, in {session.scope.address or 'the model itself'}")
             recorder.memory.expose(array)  # who made it unseen can write it unseen
-            recorder.keep(vid, array, session.decide_source(vid, array))
+            recorder.keep_source(vid, array)
         if recorder.replay:
-            session.constants[vid] = array.detach().clone()
+            session.constants[vid] = array.detach().clone().requires_grad_(array.requires_grad)
         recorder.pin(array, vid)
         return vid
 
@@ -90,7 +110,10 @@ class Origins:
             return vid
         bases = [base for base in self._alive() if place_of(base)[0] == storage and base.dtype == array.dtype]
         if not bases:
-            return -1
+            vid = self._held(array)
+            if vid >= 0:
+                recorder.known[id(array)] = (weakref.ref(array), vid)
+            return vid
         same = [base for base in bases if place_of(base)[1] == region]
         if same:
             vid = recorder.vid_of(same[-1])
@@ -105,6 +128,12 @@ class Origins:
         row = Row(describe(function), (HOLE, *arguments), {}, (vid,), new, session.scope, site, now, now, None)
         recorder.append(row, array)
         return new
+
+    def _held(self, array: Tensor) -> int:
+        """The value id under which an array was kept out of a wrapper that is gone; -1 where it was not."""
+        place = place_of(array)
+        values = self._recorder.session.values.items()
+        return next((vid for vid, (held, _) in values if place_of(held) == place and held.dtype == array.dtype), -1)
 
     def _alive(self) -> Iterator[Tensor]:
         """The known arrays that are still there, in the order in which they became known."""

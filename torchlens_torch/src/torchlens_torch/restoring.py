@@ -17,6 +17,8 @@ from torchlens_core.backend import Call, Discovery
 
 from .capture import rng_state
 from .containers import leaves
+from .kinds import is_without_data, kind_of
+from .sharding import reshard
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 
@@ -32,10 +34,10 @@ class _Content:
     def restore(self) -> None:
         """Write the elements back. What is written through ``.data`` moves no version, so they are compared."""
         array = self._array
-        if array.device.type == "meta" or type(array).__name__ == "FakeTensor":
+        if is_without_data(array):
             return
         same_version = self._version is not None and array._version == self._version
-        if same_version and (array.layout != torch.strided or torch.equal(array, self._before)):
+        if same_version and (kind_of(array) != "dense" or torch.equal(array, self._before)):
             return
         array.detach().copy_(self._before)
 
@@ -62,7 +64,7 @@ class _Attributes:
 
 
 @contextmanager
-def preserve(call: Call, discovery: Discovery) -> Iterator[None]:
+def preserve(call: Call, discovery: Discovery) -> Iterator[Call]:
     """The model, the arguments and the generators (torch's, numpy's, Python's) are left as they were found.
 
     A lazy module that the first call initialises stays initialised.
@@ -75,8 +77,9 @@ def preserve(call: Call, discovery: Discovery) -> Iterator[None]:
     contents = [_Content(array) for array in arrays.values()]
     generators = rng_state(), np.random.get_state(), random.getstate()
     try:
-        yield
+        yield call
     finally:
+        reshard(module for _, module in discovery.modules)
         for each in attributes:
             each.restore()
         with torch.no_grad():
@@ -88,13 +91,13 @@ def preserve(call: Call, discovery: Discovery) -> Iterator[None]:
 
 
 @contextmanager
-def with_state(discovery: Discovery, values: Mapping[str, Tensor]) -> Iterator[None]:
+def with_state(call: Call, discovery: Discovery, values: Mapping[str, Tensor]) -> Iterator[Call]:
     """Parameters and buffers at these addresses hold other values, in their own memory."""
     changed = [item for item in discovery.state if item.address in values]
     before = [item.array.detach().clone() for item in changed]
     try:
         _write(changed, [values[item.address] for item in changed])
-        yield
+        yield call
     finally:
         _write(changed, before)
 
@@ -103,6 +106,7 @@ def _write(state: list[Any], values: list[Tensor]) -> None:
     with torch.no_grad():
         for item, value in zip(state, values, strict=True):
             item.array.detach().copy_(value)
+    torch.clear_autocast_cache()  # inside autocast torch remembers parameters that it has cast
 
 
 def set_rng(state: tuple[Tensor, ...]) -> None:

@@ -16,38 +16,44 @@ from torchlens_core.program import Meta, ModuleInfo, Output, Source, SourceKind
 from torchlens_core.session import Halt, Session
 
 from . import callsites
+from .active import active
 from .capture import Recorder, rng_state
+from .checkpoints import without_recomputing
 from .containers import leaves
+from .gradients import begin, mark_output, watch_late, watch_state
 from .kernels import FunctionCalls, KernelNames, KernelRecorder
 from .memory import meta_of
-from .modules import ModuleCalls, active, watching
+from .modules import ModuleCalls, watching
 from .scripts import watching_scripts
+from .sharding import hidden_gathering
 from .shared import deeper, eager
 from .state import input_names
 from .timing import forget_unknown
-from .wrappers import compiled_parts, unwrap
+from .wrappers import compiled_parts, on_one_device, unwrap
 
 
 def capture(call: Call, session: Session) -> Any:
     """Run the model once, writing what it does into the session."""
-    if getattr(active, "calls", None) is not None:
+    if active.calls is not None:
         raise NestedTraceError(
             "A trace is already running in this thread: the traced model (or one of its hooks) called tl.trace. "
             "Trace the inner model by itself, before or after."
         )
     modules = _modules(session)
     infos = {id(module): info for info, module in modules}
+    begin(session)
     recorder = Recorder(session, call.model, infos)
     wrappers = compiled_parts(module for _, module in modules)
     calls = ModuleCalls(recorder, {id(wrapper): infos[id(unwrap(wrapper))] for wrapper in wrappers})
-    if recorder.replay:
-        session.rng[-1] = rng_state()
+    session.rng[-1] = rng_state()
     try:
         if recorder.sees_operations:
             _add_state(recorder)
             _add_inputs(recorder, call)
         out = _run(call, session, recorder, calls, [*wrappers, *(module for _, module in modules)])
         recorder.origins.finish()
+        watch_late(session)
+        watch_state(session)
         for array, vid in recorder.uninitialised:
             session.metas[vid] = session.metas[vid] if is_lazy(array) else meta_of(array)
         return out
@@ -74,7 +80,11 @@ def _run(call: Call, session: Session, recorder: Recorder, calls: ModuleCalls, m
     with ExitStack() as stack:
         stack.enter_context(watching(map(type, modules)))
         stack.enter_context(eager())
+        stack.enter_context(hidden_gathering(modules))
+        stack.enter_context(on_one_device(call.model, modules))
         stack.enter_context(deeper())
+        if recorder.steers:
+            stack.enter_context(without_recomputing())
         stack.callback(setattr, active, "calls", None)
         active.calls = calls
         if recorder.sees_operations:
@@ -96,6 +106,7 @@ def _run(call: Call, session: Session, recorder: Recorder, calls: ModuleCalls, m
                     if recorder.is_overwritten(array, vid):
                         _, vid = recorder.pass_through(array, vid)
                     session.outputs.append(Output(path, vid))
+                    mark_output(session, vid, array)
             return out
         except Halt:
             session.exit(root, None)
@@ -149,12 +160,13 @@ def _add_inputs(recorder: Recorder, call: Call) -> None:
     names = input_names(call.model, len(call.args))
     for name, value in (*zip(names, call.args, strict=True), *call.kwargs.items()):
         for path, array in leaves(value):
-            vid = session.source("input", f"{name}.{path}" if path else name, meta_of(array))
+            address = f"{name}.{path}" if path else name
+            vid = session.source("input", address, meta_of(array), trainable=array.requires_grad)
             if not recorder.is_known(array):  # the same array given twice is two inputs; readers see the first
                 recorder.pin(array, vid)
             if recorder.replay:
                 session.constants[vid] = array.detach().clone()
-            recorder.keep(vid, array, session.decide_source(vid, array))
+            recorder.keep_source(vid, array)
 
 
 @contextmanager
@@ -166,7 +178,7 @@ def _buffer_assignments(recorder: Recorder) -> Iterator[None]:
     modules = recorder.modules
 
     def assigned(module: nn.Module, name: str, array: Tensor | None) -> Tensor | None:
-        calls = getattr(active, "calls", None)
+        calls = active.calls
         if calls is None or calls.recorder is not recorder or id(module) not in modules:
             return None
         if not isinstance(array, Tensor) or array is module._buffers.get(name):

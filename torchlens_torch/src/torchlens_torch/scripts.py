@@ -10,8 +10,8 @@ import torch
 
 from torchlens_core.session import Halt
 
+from .active import active
 from .kernels import KernelRecorder
-from .modules import active
 from .patches import replaced_calls
 
 _CALLABLES = (torch._C.ScriptFunction, torch._C.ScriptMethod)
@@ -24,7 +24,7 @@ def watching_scripts() -> AbstractContextManager[None]:
 
 def _recording(cls: type, original: Callable[..., Any]) -> Callable[..., Any]:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls = getattr(active, "calls", None)
+        calls = active.calls
         # Kernels are recorded already in a run at kernel level, and in scripts run by scripts.
         if calls is None or calls.recorder.in_kernels:
             return original(self, *args, **kwargs)

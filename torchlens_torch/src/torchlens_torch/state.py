@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torchlens_core.backend import Call, Discovery, State
 from torchlens_core.program import ModuleInfo
 from torchlens_core.records.module_facts import ModuleFacts, function_facts, plain
 
+from .sharding import is_sharded, reshard
 from .wrappers import unwrap
 
 _INTERNAL = frozenset(vars(nn.Module()))  # attributes that every module has
@@ -30,6 +31,7 @@ _HOOKS = (
 def discover(call: Call) -> Discovery:
     """Walk the model once: a module, or the modules a function can reach (``__self__``, closure, globals it names)."""
     roots = list(root_modules(call.model))
+    reshard(module for _, root in roots for module in root.modules())
     if isinstance(call.model, nn.Module):
         name = type(unwrap(call.model)).__name__
         info = module_info("", unwrap(call.model))
@@ -42,8 +44,41 @@ def discover(call: Call) -> Discovery:
         modules[0] = (info, None)
     state: dict[int, State] = {}
     for prefix, root in roots:
-        _walk(prefix, root, modules, state)
+        _walk(prefix, root, modules, state, module_info)
     return Discovery(name, list(modules.values()), list(state.values()))
+
+
+def find_modules(call: Call, addresses: Collection[str] | None = None) -> Discovery:
+    """The modules of a model alone: their addresses and classes. Given addresses, the modules on the way to these."""
+    model = call.model
+    is_module = isinstance(model, nn.Module)
+    name = type(unwrap(model)).__name__ if is_module else getattr(model, "__name__", None) or type(model).__name__
+    modules: dict[int, tuple[ModuleInfo, Any]] = {}
+    roots = list(root_modules(model))
+    if addresses is not None and is_module and not is_sharded(unwrap(model)):
+        return Discovery(name, _on_the_way(unwrap(model), addresses))
+    if not any(prefix == "" for prefix, _ in roots):
+        modules[0] = (ModuleInfo("", name), None)
+    for prefix, root in roots:
+        _walk(prefix, root, modules, None, lambda address, module: ModuleInfo(address, _class_name(module)))
+    return Discovery(name, list(modules.values()))
+
+
+def _on_the_way(root: nn.Module, addresses: Collection[str]) -> list[tuple[ModuleInfo, Any]]:
+    """The modules at these addresses and around them, those that there are; the root first."""
+    found: dict[int, tuple[ModuleInfo, Any]] = {id(root): (ModuleInfo("", _class_name(root)), root)}
+    for address in filter(None, addresses):
+        module, parts = root, address.split(".")
+        for number, part in enumerate(parts, 1):
+            child = module._modules.get(part)
+            if child is None:
+                break
+            module = unwrap(child)
+            here = ".".join(parts[:number])
+            info, _ = found.setdefault(id(module), (ModuleInfo(here, _class_name(module)), module))
+            if here not in (info.address, *info.aliases):
+                info.aliases = (*info.aliases, here)
+    return list(found.values())
 
 
 def root_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -79,7 +114,13 @@ def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, function.__globals__[name]
 
 
-def _walk(prefix: str, root: nn.Module, modules: dict[int, tuple[ModuleInfo, Any]], state: dict[int, State]) -> None:
+def _walk(
+    prefix: str,
+    root: nn.Module,
+    modules: dict[int, tuple[ModuleInfo, Any]],
+    state: dict[int, State] | None,
+    describe: Callable[[str, nn.Module], ModuleInfo],
+) -> None:
     pending: list[tuple[str, nn.Module]] = [(prefix, root)]
     entered: set[tuple[int, str]] = set()
     while pending:
@@ -91,14 +132,14 @@ def _walk(prefix: str, root: nn.Module, modules: dict[int, tuple[ModuleInfo, Any
         entered.add(key)
         known = modules.get(key[0])
         if known is None:
-            modules[key[0]] = (module_info(address, module), module)
+            modules[key[0]] = (describe(address, module), module)
         elif known[0].address != address:
             known[0].aliases = (*known[0].aliases, address)
             if _is_inside_itself(address, known[0].address):
                 continue
-        if module._parameters:
+        if state is not None and module._parameters:
             _note_state(address, module._parameters, False, state)
-        if module._buffers:
+        if state is not None and module._buffers:
             _note_state(address, module._buffers, True, state)
         children = module._modules
         if children:

@@ -88,19 +88,25 @@ class TransformedCalls:
             vid = recorder.known[id(wrapper)][1] if isinstance(wrapper, Tensor) and recorder.is_known(wrapper) else None
             if vid is None or vid not in made or not _functorch.is_functorch_wrapped_tensor(wrapper):
                 continue
-            inside, levels = unwrapped(wrapper)
-            made[vid] = levels
-            session.metas[vid] = meta_of(inside)
-            recorder.known[id(inside)] = (weakref.ref(inside), vid)
-            if levels:
-                session.batch_dims[vid] = batch_axes(levels)
-            if vid in session.values:
-                session.values[vid] = (inside, stamp(inside))
-            if isinstance(session.kept_results.get(vid), Tensor):
-                session.kept_results[vid] = unwrapped(session.kept_results[vid])[0]
+            made[vid] = note_inside(recorder, vid, wrapper)
         if any(taken) or any(made.values()):
             ambient = {**(session.rows[row][9] or {}), "vmap": _batching(taken, list(made.values()))}
             session.rows[row] = (*session.rows[row][:9], ambient)  # type: ignore[call-overload]
+
+
+def note_inside(recorder: Recorder, vid: int, wrapper: Tensor) -> Levels:
+    """Give a value id the array inside a wrapper, which has been given it. Returns what is batched."""
+    session = recorder.session
+    inside, levels = unwrapped(wrapper)
+    session.metas[vid] = meta_of(inside)
+    recorder.known[id(inside)] = (weakref.ref(inside), vid)
+    if levels:
+        session.batch_dims[vid] = batch_axes(levels)
+    if vid in session.values:
+        session.values[vid] = (inside, stamp(inside))
+    if isinstance(session.kept_results.get(vid), Tensor):
+        session.kept_results[vid] = unwrapped(session.kept_results[vid])[0]
+    return levels
 
 
 def _batching(taken: list[Levels], made: list[Levels]) -> dict[str, Any]:

@@ -130,8 +130,8 @@ def integers(query: CostQuery, name: str, count: int) -> tuple[int, ...]:
 
 
 def axes(query: CostQuery, rank: int, default: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes that the argument ``dim`` names, counted from 0."""
-    value = query.args.get("dim")
+    """The axes that the argument ``dim`` (or ``axis``, as numpy calls it) names, counted from 0."""
+    value = query.args.get("dim", query.args.get("axis"))
     dims = default if value is None else (value,) if isinstance(value, int) else value
     if not isinstance(dims, (tuple, list)) or not all(isinstance(dim, int) and -rank <= dim < rank for dim in dims):
         raise UnknownCost(f"{query.type}: argument 'dim' is not known")

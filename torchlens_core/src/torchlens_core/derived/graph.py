@@ -86,6 +86,10 @@ class Graph:
                     node_of[new] = self.rows_first[row_index]
         while arriving:
             self._add_source(arriving.pop()[1])
+        for change in program.changes:  # what took the place of an array is that Op's from there on
+            if change.new != change.old and node_of[change.old] >= 0:
+                node_of[change.new] = node_of[change.old]
+                self.vids[node_of[change.old]] = change.new
         for index, output in enumerate(program.outputs):
             self._add(Kind.OUTPUT, index, 0, output.vid)
 

@@ -39,6 +39,16 @@ class Structure:
         self.keep_orphans = keep_orphans
         self._control_flow = control_flow
 
+    def of_other_shapes(self, program: Program) -> Structure:
+        """The same structure of a program whose arrays have other shapes, and nothing else."""
+        return Structure(
+            program,
+            layer_of=self.labels.layer_of,
+            recurrence=self._recurrence,
+            keep_orphans=self.keep_orphans,
+            control_flow=self.control_flow,
+        )
+
     @cached_property
     def graph(self) -> Graph:
         """Nodes and edges."""

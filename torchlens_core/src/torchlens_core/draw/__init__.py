@@ -1,5 +1,6 @@
 """Pictures of traces: a graph becomes a scene, a scene gets its look, and a renderer makes a file of it."""
 
+from .backward import draw_backward as draw_backward
 from .draw import draw as draw
 from .drawing import Drawing as Drawing
 from .picture import Picture as Picture

@@ -14,7 +14,8 @@ from ..show.untrusted import visible
 from .choice import Choice, Link, SceneOptions
 from .edges import End, join
 from .groups import Groups
-from .node_text import call_title, caption, module_lines, op_node, shape_line
+from .interventions import as_nodes
+from .node_text import call_title, caption, changes, module_lines, op_node, shape_line
 from .params import ParamTotals, totals_by_module
 from .placement import Place, Placement
 from .scene import Node, Scene
@@ -74,13 +75,16 @@ class _Builder:
             passes.setdefault(end.id, set()).add(end.number)
         links = list(self.choice.links()) if self.focus is None else list(self._links_of_focus(passes))
         edges = join(self.trace, links, self.end_of.__getitem__, passes)
-        return Scene(
+        scene = Scene(
             caption(self.trace, self.focus),
             {unit.id: self._node(unit) for unit in self.units.values()},
             edges,
             self.groups.tree(),
             self.options.is_rolled,
         )
+        if self.options.interventions == "as_node":
+            as_nodes(scene)
+        return scene
 
     # -- which node stands for which Op ----------------------------------------------------------------------------
 
@@ -191,6 +195,7 @@ class _Builder:
         shape = shape_line([Op(trace, outputs[0])]) if outputs else ""
         made = Node(unit.id, "module", title, module_lines(calls[-1].cls, shape, len(layers), totals))
         made.address, made.params, made.ops = calls[-1].address, totals.state, tuple(unit.nodes)
+        made.changes = changes([Op(trace, node) for node in unit.nodes if node in trace.steered_nodes])
         return made
 
 

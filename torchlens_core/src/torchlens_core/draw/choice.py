@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..derived.graph import Kind
+from .interventions import Interventions
 
 if TYPE_CHECKING:
     from ..records.layer import Layer
@@ -28,6 +29,7 @@ class SceneOptions:
     collapse: Callable[[Module], bool] | None = None
     skip: Callable[[Layer], bool] | None = None
     profile: bool = False  # lines with FLOPs, MACs and time
+    interventions: Interventions = "node_mark"
 
 
 class Link(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..show.untrusted import visible
 from .picture import Picture
 from .scene import Edge, Group
-from .style import LEGEND, NodeSpec, box_width, edge_style
+from .style import GRADIENT, LEGEND, NodeSpec, box_width, edge_style
 
 _RANKDIR = {"bottomup": "BT", "topdown": "TB", "leftright": "LR"}
 _TITLE, _MARK, _SMALL = 1.5, 1.8, 0.85  # the caption; IF, THEN, ELSE; arguments and passes: times the font size
@@ -68,6 +68,7 @@ class _Writer:
         self.theme = picture.theme
         self.look = picture.look
         self.size = picture.look.font_size
+        self.is_backward = all(edge.gradient for edge in picture.scene.edges)
         self.joined: set[tuple[str, str, str, str]] = set()  # ends and passes of the edges written so far
 
     def lines(self) -> Iterator[str]:
@@ -148,6 +149,10 @@ class _Writer:
         attributes = {}
         if edge_style(edge) != "solid":
             attributes["style"] = quoted(edge_style(edge))
+        if edge.gradient:
+            attributes["color"] = quoted(GRADIENT)
+        if edge.gradient and not self.is_backward:  # beside the edges of values, which alone decide where nodes stand
+            attributes["constraint"] = quoted("false")
         lines = []
         if edge.mark:
             mark = _tagged(label_text(edge.mark), "B", "U", size=self.size * _MARK)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import DrawError, nearest
+from .backward import add_gradients
 from .build import build_scene
 from .choice import Buffers, SceneOptions
 from .drawing import Drawing
 from .graphviz import TIMEOUT
+from .interventions import Interventions
 from .output_path import output_path
 from .picture import Direction, Look, ModuleSpecFn, NodeSpecFn, Overrides, make_picture
 from .renderers import choose_renderer, formats
@@ -52,6 +54,8 @@ def draw(
     dpi: float | None = None,
     renderer: str | None = None,
     timeout: float = TIMEOUT,
+    vis_intervention_mode: Interventions = "node_mark",
+    gradients: bool = False,
     vis_call_depth: int | None = None,
     vis_theme: str | None = None,
     show_legend: bool | None = None,
@@ -88,6 +92,10 @@ def draw(
         dpi: dots per inch of PNG and the like.
         renderer: name of the renderer, where several write the format.
         timeout: seconds that a layout may take.
+        vis_intervention_mode: how Ops that interventions changed are shown: ``'node_mark'``, an outline in purple and
+            what was done; ``'as_node'``, a node of its own between the Op and those that take its array.
+        gradients: also show the way of the gradients that were kept: an edge back for each array whose gradient and
+            that of the Op it went into are there.
 
     Raises:
         DrawError: an option has no such value; nothing is left to draw; Graphviz is missing or takes too long; the file
@@ -97,6 +105,7 @@ def draw(
     _check("vis_mode", vis_mode, get_args(Mode))
     _check("direction", direction, get_args(Direction))
     _check("node_style", node_style, get_args(NodeStyle))
+    _check("vis_intervention_mode", vis_intervention_mode, get_args(Interventions))
     options = SceneOptions(
         is_rolled=vis_mode == "rolled",
         depth=_depth(_one_of("depth", depth, "vis_call_depth", vis_call_depth)),
@@ -106,6 +115,7 @@ def draw(
         collapse=collapse_fn,
         skip=skip_fn,
         profile=node_style == "profiling",
+        interventions=vis_intervention_mode,
     )
     look = Look(
         theme=_one_of("theme", theme, "vis_theme", vis_theme) or "torchlens",
@@ -122,7 +132,10 @@ def draw(
     )
     path, format = output_path(vis_outpath, vis_fileformat, formats())
     choose_renderer(format, renderer)  # before the work: an unknown name or format
-    picture = make_picture(trace, build_scene(trace, options), look)
+    scene = build_scene(trace, options)
+    if gradients:
+        add_gradients(trace, scene)
+    picture = make_picture(trace, scene, look)
     drawing = Drawing(picture, timeout=_positive("timeout", timeout), renderer=renderer, is_shown=not vis_save_only)
     if vis_mode != "none" and not return_graph:
         drawing.save(path, format)

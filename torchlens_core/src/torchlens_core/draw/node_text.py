@@ -39,11 +39,18 @@ def op_node(trace: Trace, id: str, nodes: Sequence[int], *, is_rolled: bool, pro
         node.lines += _param_lines(first.params)
         node.params = total(first.params).state
         node.truth = _truth(ops)
+        node.changes = changes(ops)
     if first.output_name or first.in_multi_output:
         node.lines.append(visible(f"output: {first.output_name or first.output_index}"))
     if profile:
         node.lines += _profile(ops)
     return node
+
+
+def changes(ops: Iterable[Op]) -> list[str]:
+    """What interventions changed at these Ops, each once."""
+    texts = dict.fromkeys(text for op in ops for text in op.interventions)
+    return wrapped(texts, separator="; ")
 
 
 def times(name: str, count: int) -> str:

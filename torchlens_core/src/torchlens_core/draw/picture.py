@@ -84,7 +84,7 @@ def make_picture(trace: Trace, scene: Scene, look: Look) -> Picture:
 def _node(trace: Trace, scene: Scene, node: Node, look: Look, theme: Theme) -> NodeSpec:
     spec = node_spec(node, theme)
     made: NodeSpec | None = spec
-    if node.kind != "module" and look.node_spec_fn:
+    if node.kind not in ("module", "intervention") and look.node_spec_fn:
         made = look.node_spec_fn(_record(trace, scene, node), spec)
     elif node.kind == "module" and look.module_spec_fn:
         made = look.module_spec_fn(trace.modules[node.address], spec)
@@ -93,7 +93,9 @@ def _node(trace: Trace, scene: Scene, node: Node, look: Look, theme: Theme) -> N
     return spec if made is None else made
 
 
-def _record(trace: Trace, scene: Scene, node: Node) -> Op | Layer:
+def _record(trace: Trace, scene: Scene, node: Node) -> Any:
+    if node.kind == "grad_fn":
+        return trace.grad_fn(node.ops[0])
     return trace.layer(trace.labels.layer_of[node.ops[0]]) if scene.is_rolled else Op(trace, node.ops[0])
 
 

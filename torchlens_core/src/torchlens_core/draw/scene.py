@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-NodeKind = Literal["input", "output", "op", "buffer", "module"]
+NodeKind = Literal["input", "output", "op", "buffer", "module", "intervention", "grad_fn"]
 ParamState = Literal["none", "trainable", "frozen", "mixed"]
 
 
 @dataclass(slots=True)
 class Node:
-    """One node: an Op, a Layer (rolled), or a collapsed module.
+    """One node: an Op, a Layer (rolled), a collapsed module, what changed the array of a node, or a derivative.
 
     Attributes:
         id: unique in the scene: letters and digits.
@@ -27,8 +27,10 @@ class Node:
         from_input: whether an input leads to it.
         is_module_output: whether it is the one Op of a module and what that returned.
         hidden_buffers: addresses of buffers that it reads or writes and that are not drawn.
+        changes: what interventions changed there, in order; each once.
         address: of the module that it stands for (``'module'``), ``'self'`` being the model.
-        ops: raw indices of the Ops that it stands for, in the order they ran.
+        ops: raw indices of the Ops that it stands for, in the order they ran; of a derivative its number.
+        order: of differentiation, of a derivative.
     """
 
     id: str
@@ -40,8 +42,10 @@ class Node:
     from_input: bool = True
     is_module_output: bool = False
     hidden_buffers: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
     address: str = ""
     ops: tuple[int, ...] = ()
+    order: int = 1
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Edge:
         head_passes, tail_passes: ``'2-4'`` where not all passes of a rolled head or tail have it; else empty.
         from_input: whether an input leads to its tail.
         is_write: the head reads memory that the tail overwrote through another array.
+        gradient: ``'flow'`` where a gradient goes from tail to head, ``'accum'`` where it is accumulated there.
     """
 
     tail: str
@@ -65,6 +70,7 @@ class Edge:
     tail_passes: str = ""
     from_input: bool = True
     is_write: bool = False
+    gradient: Literal["", "flow", "accum"] = ""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,13 @@ from typing import Final, Literal
 from ..errors import DrawError, nearest
 from .scene import Edge, Group, Node, NodeKind, ParamState
 
-Role = Literal["input", "output", "op", "trainable", "frozen", "bool", "buffer", "module"]
+Role = Literal[
+    "input", "output", "op", "trainable", "frozen", "bool", "buffer", "module", "intervention", "grad_fn", "higher"
+]  # fmt: skip
+INTERVENTION: Final = "#CC79A7"
+GRADIENT: Final = "#9197F6"  # edges that gradients take, and outlines of derivatives
+GRAD_FN: Final = "#F2F3FF"
+HIGHER_ORDER: Final = "#FFF4D6"  # derivatives of derivatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,8 @@ class Theme:
 
 def _fills(*colours: str) -> Mapping[Role, str]:
     roles: tuple[Role, ...] = ("input", "output", "op", "trainable", "frozen", "bool", "buffer", "module")
-    return MappingProxyType(dict(zip(roles, colours, strict=True)))
+    fixed: dict[Role, str] = {"intervention": INTERVENTION, "grad_fn": GRAD_FN, "higher": HIGHER_ORDER}
+    return MappingProxyType({**dict(zip(roles, colours, strict=True)), **fixed})
 
 
 THEMES: Final[Mapping[str, Theme]] = MappingProxyType(
@@ -78,7 +85,15 @@ def get_theme(name: str) -> Theme:
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
 SHAPES: Final[Mapping[NodeKind, str]] = MappingProxyType(
-    {"input": "oval", "output": "oval", "op": "oval", "buffer": "cylinder", "module": "box3d"}
+    {
+        "input": "oval",
+        "output": "oval",
+        "op": "oval",
+        "buffer": "cylinder",
+        "module": "box3d",
+        "intervention": "diamond",
+        "grad_fn": "oval",
+    }
 )
 
 
@@ -114,16 +129,21 @@ class NodeSpec:
 
 
 def node_spec(node: Node, theme: Theme) -> NodeSpec:
-    """The usual look: green input, red output, grey with parameters, yellow predicate, cylinder for a buffer."""
+    """The usual look: green input, red output, grey with parameters, yellow predicate, cylinder for a buffer.
+
+    What an intervention changed has a purple outline.
+    """
     takes_params = node.kind == "op" and node.params != "none"
+    is_marked, is_derivative = bool(node.changes), node.kind == "grad_fn"
     hidden = f"\nHidden buffers: {', '.join(node.hidden_buffers)}" if node.hidden_buffers else ""
     return NodeSpec(
         title=f"{node.title}: {node.truth}" if node.truth else node.title,
-        lines=list(node.lines),
+        lines=[*node.lines, *(f"changed: {text}" if n == 0 else text for n, text in enumerate(node.changes))],
         shape="box" if takes_params or node.is_module_output else SHAPES[node.kind],
         fill=node_fill(node, theme),
-        outline=theme.ink,
-        ink=theme.ink,
+        outline=INTERVENTION if is_marked else GRADIENT if is_derivative else theme.ink,
+        ink="black" if is_derivative else theme.ink,  # the fill is light in every theme
+        width=3.0 if is_marked else 1.0,
         is_dashed=not node.from_input,
         is_double=bool(node.hidden_buffers),
         tooltip=node.title + hidden,
@@ -134,6 +154,8 @@ def node_fill(node: Node, theme: Theme) -> str:
     """The fill of a node; two colours where some of its parameters are frozen and some are not."""
     if node.truth:
         return theme.fills["bool"]
+    if node.order > 1:
+        return theme.fills["higher"]
     if node.kind in ("op", "module") and node.params != "none":
         return _params_fill(node.params, theme)
     return theme.fills[node.kind]
@@ -148,8 +170,8 @@ def _params_fill(state: ParamState, theme: Theme) -> str:
 
 
 def edge_style(edge: Edge) -> str:
-    """Dotted for a write that the head sees through another array, dashed where no input leads to the tail."""
-    return "dotted" if edge.is_write else "solid" if edge.from_input else "dashed"
+    """Dotted for writes seen through another array and for accumulated gradients, dashed where no input leads to."""
+    return "dotted" if edge.is_write or edge.gradient == "accum" else "solid" if edge.from_input else "dashed"
 
 
 def box_width(group: Group) -> float:
@@ -166,4 +188,5 @@ LEGEND: Final[tuple[tuple[Role, str, str], ...]] = (  # role, shape, what it mea
     ("bool", "oval", "truth value asked by the model's code"),
     ("buffer", "cylinder", "buffer"),
     ("module", "box3d", "module, collapsed"),
+    ("intervention", "diamond", "intervention; outline: changed by one"),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from ..derived.structure import Structure
 from ..errors import ChecksumMismatch, GraphError, SchemaError, TraceFileError, Truncated
 from .ops import describe_ops
-from .schema import ArrayRecord, Counts, Manifest, OpRecord, Records
+from .schema import GRADIENTS, INTERVENTIONS, ArrayRecord, Counts, Manifest, OpRecord, Records
 
 OP_FIELDS = tuple(OpRecord.__struct_fields__)
 
@@ -49,6 +49,12 @@ def manifest_disagrees(records: Records, manifest: Manifest, where: str) -> Iter
     ):
         if stated != found:
             yield GraphError(f"rule M1: it is {stated!r}, and the records say {found!r}.", f"{where} $.{name}")
+    needed = required(records)
+    if manifest.requires != needed:
+        yield GraphError(
+            f"rule M3: it is {list(manifest.requires)}, and what the records hold takes {list(needed)}.",
+            f"{where} $.requires",
+        )
     counted = count(records, manifest.arrays)
     for name in Counts.__struct_fields__:
         stated, found = getattr(manifest.counts, name), getattr(counted, name)
@@ -60,12 +66,13 @@ def arrays_disagree(records: Records, manifest: Manifest, where: str) -> Iterato
     """Where an array is not what the records say of its value."""
     names = array_names(records)
     numbers = {number.value for number in records.numbers}
+    changed = {change.old for change in records.changes}
     for index, array in enumerate(manifest.arrays):
         path = f"{where} $.arrays[{index}]"
         if array.value >= len(records.values):
             yield GraphError(f"rule A1: arrays belong to values; there is no value {array.value}.", f"{path}.value")
             continue
-        name = array_name(array.role, array.value, names)
+        name = array_name(array.role, array.value, names, array.bwd)
         if array.name != name:
             yield GraphError(f"rule A2: it is {array.name!r}, and the records call it {name!r}.", f"{path}.name")
         value = records.values[array.value]
@@ -77,8 +84,27 @@ def arrays_disagree(records: Records, manifest: Manifest, where: str) -> Iterato
             yield GraphError(
                 f"rule A3: it is {array.dtype}, and value {array.value} has {value.dtype}.", f"{path}.dtype"
             )
+        if array.role == "clean" and array.value not in changed:
+            yield GraphError(f"rule A5: no intervention changed value {array.value}.", f"{path}.value")
+        if (array.bwd > 0) != (array.role == "gradient") or (array.bwd and not _is_gradient(array, records)):
+            yield GraphError(
+                f"rule A6: gradients are with respect to watched values, of a backward pass that there is; this is a "
+                f"{array.role} of pass {array.bwd} and of value {array.value}.",
+                f"{path}.bwd",
+            )
         if array.role == "value" and array.value in numbers:
             yield GraphError(f"rule A4: value {array.value} is an array and a number.", f"{path}.value")
+
+
+def _is_gradient(array: ArrayRecord, records: Records) -> bool:
+    found = records.gradients
+    return found is not None and array.bwd <= len(found.passes) and array.value in found.watched
+
+
+def required(records: Records) -> tuple[str, ...]:
+    """The features of the format that a reader of these records has to know."""
+    features = {GRADIENTS: records.gradients is not None, INTERVENTIONS: bool(records.changes)}
+    return tuple(name for name, is_needed in features.items() if is_needed)
 
 
 def array_names(records: Records) -> dict[int, str]:
@@ -89,8 +115,10 @@ def array_names(records: Records) -> dict[int, str]:
     return names
 
 
-def array_name(role: str, value: int, labels: dict[int, str]) -> str:
+def array_name(role: str, value: int, labels: dict[int, str], bwd: int = 0) -> str:
     """The name of an array in its safetensors file."""
+    if role == "gradient":
+        return f"gradient.{value}.{bwd}"
     return labels.get(value, f"value.{value}") if role == "value" else f"{role}.{value}"
 
 

@@ -22,6 +22,7 @@ class Item:
     role: Role
     value: int
     nbytes: int  # by shape and dtype; what a transform made of it may take more or less
+    bwd: int = 0  # of a gradient: number of the backward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,12 @@ class Ready:
 
 
 def items(trace: Trace) -> Iterator[Item]:
-    """Everything that is kept: values first, then constants."""
+    """Everything that is kept: values, constants, what values were before interventions, gradients by pass."""
     yield from (Item("value", vid, trace.nbytes(vid)) for vid in sorted(trace.values))
     yield from (Item("constant", vid, trace.nbytes(vid)) for vid in sorted(trace.program.constants))
+    yield from (Item("clean", vid, trace.nbytes(vid)) for vid in sorted(trace.values.clean_ids()))
+    for done in trace.gradient_store.passes if trace.gradient_store is not None else ():
+        yield from (Item("gradient", vid, trace.nbytes(vid), done.index) for vid in sorted(done))
 
 
 def groups(trace: Trace, max_bytes: int | None) -> Iterator[list[Item]]:
@@ -79,8 +83,11 @@ def make_ready(trace: Trace, item: Item, name: str) -> Ready | NumberRecord | No
         raise SaveError(f"The value of {name} has been overwritten since the run.", advice=str(error)) from error
     except (NotSupported, TypeError, RuntimeError) as error:
         return NotStored(name=name, value=item.value, why=str(error).split("\n")[0][:500])
+    if item.role == "gradient" and not isinstance(found, np.ndarray):
+        why = f"a transform made a {type(found).__name__} of it, and a trace file holds gradients as arrays"
+        return NotStored(name=name, value=item.value, why=why)
     if not isinstance(found, np.ndarray):
-        return _number(item, found, name)
+        return number_record(item.value, found, name)
     if found.dtype.name not in STORAGE:
         why = f"elements of type {found.dtype} have no place in a trace file"
         return NotStored(name=name, value=item.value, why=why)
@@ -90,17 +97,36 @@ def make_ready(trace: Trace, item: Item, name: str) -> Ready | NumberRecord | No
 def _numpy(trace: Trace, item: Item) -> Any:
     if item.role == "value":
         return trace.values.numpy(item.value)
-    constant = trace.program.constants[item.value]
-    return constant if trace.backend is None else trace.backend.arrays.to_numpy(constant)
+    if item.role == "gradient":
+        return _gradient(trace, item)
+    array = trace.values.clean(item.value) if item.role == "clean" else trace.program.constants[item.value]
+    return array if trace.backend is None else trace.backend.arrays.to_numpy(array)
+
+
+def _gradient(trace: Trace, item: Item) -> Any:
+    store, backend = trace.gradient_store, trace.backend
+    assert store is not None
+    array = store.get(item.value, store.passes[item.bwd - 1])
+    if backend is None or not backend.arrays.is_array(array):
+        return array
+    return backend.arrays.to_numpy(backend.arrays.detach(array))
 
 
 def _fidelity(trace: Trace, item: Item, array: Array) -> Fidelity:
     if item.role == "value" and trace.values.is_transformed(item.value):
         return "transformed"
+    store = trace.gradient_store
+    if item.role == "gradient" and store is not None and item.value in store.passes[item.bwd - 1].results:
+        return "transformed"
     return "own" if array.dtype.name == trace.dtype_name(trace.program.metas[item.value].dtype) else "converted"
 
 
-def _number(item: Item, value: Any, name: str) -> NumberRecord:
+def number_record(vid: int, value: Any, name: str) -> NumberRecord:
+    """The record of what a transform made of a value.
+
+    Raises:
+        SaveError: it is nothing that a file can hold.
+    """
     encoder = Encoder(lambda value: None)
     number = encoder.encode(value)
     if encoder.opaque:
@@ -108,4 +134,4 @@ def _number(item: Item, value: Any, name: str) -> NumberRecord:
             f"A transform made {encoder.opaque[0]} of the value of {name}; a trace file holds arrays and numbers.",
             advice="Let the transform return an array or numbers, or save with include_values=False.",
         )
-    return NumberRecord(value=item.value, number=number)
+    return NumberRecord(value=vid, number=number)

@@ -12,7 +12,7 @@ from ..costs import Cost
 from ..derived.frames import Frame
 from ..derived.structure import Structure
 from ..errors import GraphError, ReplayError, SchemaError
-from ..program import Event, Func, Meta, ModuleInfo, Output, Outs, Program, Row, Scope, Source
+from ..program import Change, Event, Func, Meta, ModuleInfo, Output, Outs, Program, Row, Scope, Source
 from . import schema
 from .arguments import Constant, Decoder
 from .control_flow import decode_control_flow
@@ -79,6 +79,8 @@ class _Decoder:
             deps={index: call.deps for index, call in calls if call.deps},
             kernels={index: call.kernels for index, call in calls if call.kernels},
             batch_dims={vid: value.batch_dims for vid, value in enumerate(records.values) if value.batch_dims},
+            changes=_changes(records, "value"),
+            gradient_changes=_changes(records, "gradient"),
             settings={index: self._table(call.settings, f"$.calls[{index}].settings") for index, call in calls},
             costs={index: _cost(call) for index, call in calls},
             facts=self._table(records.facts, "$.facts"),
@@ -180,6 +182,10 @@ def _source(record: schema.SourceRecord) -> Source:
         record.kind, record.address, record.value, record.aliases, record.trainable, record.version, record.origin,
         record.call, record.module,
     )  # fmt: skip
+
+
+def _changes(records: schema.Records, of: str) -> list[Change]:
+    return [Change(each.call, each.old, each.new, each.what) for each in records.changes if each.of == of]
 
 
 def _cost(call: schema.CallRecord) -> Cost | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from ..errors import SaveError
-from ..program import Outs, Row
+from ..program import Change, Outs, Row
 from ..records.trace import Trace
 from . import schema
 from .arguments import Encoder, Texts
 from .control_flow import encode_control_flow
+from .gradients import encode_gradients
 from .ops import describe_ops
 from .source_text import SourceText
 
@@ -68,7 +69,12 @@ class _Encoder:
             module_facts=tuple(table for _, table in self._tables.values()),
             outputs=tuple(schema.OutputRecord(path=path, value=vid) for path, vid in program.outputs),
             events=tuple(map(self._event, program.events)),
+            changes=(
+                *(_change(change, "value") for change in program.changes),
+                *(_change(change, "gradient") for change in program.gradient_changes),
+            ),
             numbers=numbers,
+            gradients=encode_gradients(trace),
             control_flow=encode_control_flow(trace.conditionals, self._source),
             sites=sites,
             frames=self._source.frames() if self._source is not None else (),
@@ -212,6 +218,16 @@ def _source(source: Any) -> schema.SourceRecord:
         origin=source.origin,
         call=source.row,
         module=source.module,
+    )
+
+
+def _change(change: Change, of: Literal["value", "gradient"]) -> schema.ChangeRecord:
+    return schema.ChangeRecord(
+        call=change.row,
+        old=change.old,
+        new=change.new,
+        what=tuple(str(when)[:_LONGEST_ERROR] for when in change.whens),
+        of=of,
     )
 
 

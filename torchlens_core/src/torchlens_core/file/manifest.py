@@ -12,7 +12,7 @@ from ..errors import BadMagic, FeatureUnknown, LimitExceeded, SchemaError, Trace
 from . import strict_json
 from .limits import Limits
 from .recognise import OLDER
-from .schema import FEATURES, FORMAT, VERSION, Manifest, Wire
+from .schema import FEATURES, FORMAT, RECORDING_FORMAT, VERSION, Manifest, Wire
 from .storage import STORAGE, stored_bytes
 
 W = TypeVar("W", bound=Wire)
@@ -23,7 +23,7 @@ def parse_manifest(data: bytes, where: str, limits: Limits) -> Manifest:
     value = strict_json.parse(data, where, max_depth=limits.max_depth, max_text=limits.max_text)
     if isinstance(value, dict) and "tlspec_version" in value:
         raise BadMagic(f"this is {OLDER}.", where, "")
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    if not isinstance(value, dict) or value.get("format") not in (FORMAT, RECORDING_FORMAT):
         raise BadMagic(f"this is no manifest of a trace: its format is not {FORMAT!r}.", where)
     version = value.get("version")
     if version.__class__ is not int or version < 1:
@@ -91,7 +91,7 @@ def manifest_problems(manifest: Manifest, where: str, limits: Limits) -> Iterato
     yield from _shard_problems(manifest, where)
     for what, keys in (
         ("name", [array.name for array in manifest.arrays]),
-        ("role and value", [(array.role, array.value) for array in manifest.arrays]),
+        ("role, value and backward pass", [(array.role, array.value, array.bwd) for array in manifest.arrays]),
     ):
         for key, number in Counter(keys).items():
             if number > 1:

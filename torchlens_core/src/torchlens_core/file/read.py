@@ -15,10 +15,11 @@ from .agreement import arrays_disagree, check_hash, manifest_disagrees, ops_disa
 from .collector import collection_put_off
 from .container import Container
 from .decode import decode, decode_numbers
+from .gradients import decode_gradients
 from .limits import Limits
 from .manifest import convert, manifest_problems, parse_manifest
 from .rules import breaches
-from .schema import ArrayRecord, Manifest, Records
+from .schema import RECORDING_FORMAT, ArrayRecord, Manifest, Records
 from .shard_file import ShardFile
 from .values import FileValues, StoredArrays, offsets, read_array
 
@@ -32,7 +33,7 @@ def load(
     limits: Limits | None = None,
     verify: Literal["lazy", "eager"] = "lazy",
 ) -> Trace:
-    """Read a trace file. No array is read before it is asked for, and no code of the file is run: it holds none.
+    """Read a trace file, or a recording. No array is read before it is asked for; a file holds no code that could run.
 
     Args:
         path: what ``save`` was given, or the file or folder itself.
@@ -53,6 +54,10 @@ def load(
     with collection_put_off():
         container = Container(path, limits)
         manifest = parse_manifest(container.manifest, container.manifest_where, limits)
+        if manifest.format == RECORDING_FORMAT:
+            from ..recording.stored import load_recording  # which reads files by what is here
+
+            return load_recording(container, manifest, limits, chosen)  # type: ignore[return-value]
         shards = open_shards(container, manifest, limits, _stop)
         records = read_records(container, manifest, limits)
         check_rules(container, records, _stop)
@@ -114,12 +119,14 @@ def build(
     _tell(ops_disagree(records, structure, where), report)
     placed = offsets(manifest.arrays)
     convert_array = backend.arrays.from_numpy if backend is not None else None
-    values, constants = (
+    values, constants, clean = (
         StoredArrays([(array, begin) for array, begin in placed if array.role == role], shards, convert_array)
-        for role in ("value", "constant")
+        for role in ("value", "constant", "clean")
     )
     program.constants = constants
-    return Trace(program, FileValues(values, decode_numbers(records.numbers, where)), structure, backend)
+    made = Trace(program, FileValues(values, decode_numbers(records.numbers, where), clean), structure, backend)
+    made.gradient_store = decode_gradients(records.gradients, placed, shards, convert_array)
+    return made
 
 
 def _tell(problems: Iterable[TraceFileError], report: Report) -> bool:

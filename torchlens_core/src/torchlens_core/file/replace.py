@@ -71,12 +71,12 @@ class Replacement:
             raise SaveError(f"it cannot be written: {error.strerror or error}.", str(self._destination)) from error
 
     def _put_in_place(self) -> None:
-        _sync_folder(self._temporary)
+        sync_folder(self._temporary)
         if self._is_file or not os.path.lexists(self._destination):
             os.replace(self._temporary, self._destination)
         else:
             self._exchange_folders()
-        _sync_folder(self._destination.parent)
+        sync_folder(self._destination.parent)
 
     def _exchange_folders(self) -> None:
         """No system renames a folder onto one that is not empty: between two renames the old one has another name."""
@@ -101,7 +101,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Force the names in a folder to the disk, where the system can."""
     if os.name == "posix" and path.is_dir():
         descriptor = os.open(path, os.O_RDONLY)

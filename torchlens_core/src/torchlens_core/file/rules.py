@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from ..errors import GraphError
+from .gradients import gradient_breaches
 from .schema import Records
 from .text import is_forbidden_key, name_problem, path_problem
 
@@ -70,6 +71,7 @@ def _values(records: Records) -> Iterator[Breach]:
     referring += [(f"$.outputs[{i}]", (output.value,)) for i, output in enumerate(records.outputs)]
     referring += [(f"$.events[{i}]", (event.of,)) for i, event in enumerate(records.events)]
     referring += [(f"$.numbers[{i}]", (item.value,)) for i, item in enumerate(records.numbers)]
+    referring += [(f"$.changes[{i}]", (change.old, change.new)) for i, change in enumerate(records.changes)]
     referring += [(f"$.ops[{i}]", (op.value,)) for i, op in enumerate(records.ops)]
     for path, values in referring:
         for value in values:
@@ -95,6 +97,8 @@ def _positions(records: Records) -> Iterator[Breach]:
         yield from _beyond(
             path, ("scope", event.scope, scopes), ("site", event.site, sites), ("call", event.call, calls + 1)
         )
+    for index, change in enumerate(records.changes):
+        yield from _beyond(f"$.changes[{index}]", ("call", change.call, calls + 1))
     for index, frame in enumerate(records.frames):
         yield from _beyond(f"$.frames[{index}]", ("file", frame.file, len(records.files)))
     for index, site in enumerate(records.sites):
@@ -122,6 +126,11 @@ def _made_once(records: Records) -> Iterator[Breach]:
             if value in made:
                 yield f"$.calls[{index}].outs", f"value {value} was made before"
             made.add(value)
+    for index, change in enumerate(records.changes):
+        if change.new != change.old:
+            if change.new in made:
+                yield f"$.changes[{index}].new", f"value {change.new} was made before"
+            made.add(change.new)
 
 
 def _made_by(records: Records) -> dict[int, int]:
@@ -132,6 +141,8 @@ def _made_by(records: Records) -> dict[int, int]:
             made.setdefault(value, index + 1)
     for source in records.sources:
         made[source.value] = 0 if source.kind in ("param", "const") else source.call
+    for change in records.changes:
+        made.setdefault(change.new, change.call)
     return made
 
 
@@ -154,6 +165,23 @@ def _deps(records: Records) -> Iterator[Breach]:
                 yield f"$.calls[{index}].deps", f"there are {len(call.ins)} arguments, and it names {argument}"
             elif writer >= index or not makes[writer]:
                 yield f"$.calls[{index}].deps", f"call {writer} is no earlier call that made something"
+
+
+def _changes(records: Records) -> Iterator[Breach]:
+    made = _made_by(records)
+    last = 0
+    for index, change in enumerate(records.changes):
+        path = f"$.changes[{index}]"
+        if made.get(change.old, change.call + 1) > change.call:
+            yield f"{path}.old", f"value {change.old} was not there after {change.call} calls"
+        if change.of == "gradient" and change.new != change.old:
+            yield f"{path}.new", "the gradient at an array is changed, and not the array"
+        if not change.what:
+            yield f"{path}.what", "it is empty"
+        if change.of == "value":
+            if change.call < last:
+                yield f"{path}.call", f"it is {change.call}, after a change at {last}"
+            last = change.call
 
 
 def _outputs_made(records: Records) -> Iterator[Breach]:
@@ -320,6 +348,8 @@ RULES: Final = (
     Rule("V2", "a value is made before it is used", _made_before),
     Rule("V3", "what an argument depends on is an earlier call", _deps),
     Rule("V4", "what the model returned was made by something", _outputs_made),
+    Rule("V5", "what an intervention changed was there, and changes stand in the order of the run", _changes),
+    Rule("G1", "backward passes name gradient functions and values that there are", gradient_breaches),
     Rule("S1", "calls of modules are a tree with the model's call as its root, numbered by address", _scope_tree),
     Rule("S2", "modules have addresses of their own, and what is called is a module", _modules),
     Rule("S3", "parameters have addresses of their own, and versions of a buffer follow one another", _state),

@@ -10,15 +10,22 @@ buffers, outputs of the model.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, field
 
-FORMAT = "torchlens trace"
+FORMAT: Final = "torchlens trace"
+RECORDING_FORMAT: Final = "torchlens recording"  # a folder of the same kind, with the values of chosen sites alone
 VERSION = 1
-FEATURES: frozenset[str] = frozenset()
-"""Features that a file may require of its reader, beyond this version of the format. There is none yet."""
+INTERVENTIONS = "interventions"
+GRADIENTS = "gradients"
+FEATURES: frozenset[str] = frozenset({INTERVENTIONS, GRADIENTS})
+"""Features that a file may require of its reader, beyond this version of the format.
+
+``interventions``: values were changed as the model ran, and the records say which. ``gradients``: there are arrays that
+are no values, but gradients with respect to them.
+"""
 
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -78,7 +85,9 @@ class Shard(Wire, frozen=True, kw_only=True):
     bytes: Natural  # of the arrays, the safetensors header not counted
 
 
-Role = Literal["value", "constant"]  # kept at an op; given to the run from outside, kept for replay
+# kept at an op; given to the run from outside, kept for replay; what a value was before an intervention; the gradient
+# of a loss with respect to a value
+Role = Literal["value", "constant", "clean", "gradient"]
 Fidelity = Literal["own", "converted", "transformed"]
 
 
@@ -97,6 +106,7 @@ class ArrayRecord(Wire, frozen=True, kw_only=True):
     fidelity: Fidelity = (
         "own"  # converted: the framework's dtype has no counterpart; transformed: by activation_transform
     )
+    bwd: Natural = 0  # of a gradient: number of the backward pass, from 1
 
 
 class NotStored(Wire, frozen=True, kw_only=True):
@@ -110,7 +120,7 @@ class NotStored(Wire, frozen=True, kw_only=True):
 class Manifest(Wire, frozen=True, kw_only=True):
     """What the file is, and where its bytes are."""
 
-    format: Literal["torchlens trace"]
+    format: Literal["torchlens trace", "torchlens recording"]
     version: Positive
     id: Identifier
     requires: tuple[str, ...] = ()
@@ -246,6 +256,16 @@ class OutputRecord(Wire, frozen=True, kw_only=True):
     value: Natural
 
 
+class ChangeRecord(Wire, frozen=True, kw_only=True):
+    """An array that interventions put in the place of another, or the gradient at an array that they change."""
+
+    call: Natural  # number of calls that had run
+    old: Natural  # value
+    new: Natural  # the value read from there on; ``old`` where nothing had read it
+    what: tuple[str, ...]  # the interventions in words, in order
+    of: Literal["value", "gradient"] = "value"
+
+
 class EventRecord(Wire, frozen=True, kw_only=True):
     """An array that was read as a Python value."""
 
@@ -262,6 +282,53 @@ class NumberRecord(Wire, frozen=True, kw_only=True):
 
     value: Natural
     number: Tagged
+
+
+# -- records.json: gradients -------------------------------------------------------------------------------------------
+
+GradientMetas = tuple[tuple[tuple[Natural, ...], str] | None, ...]  # shape and dtype of each
+
+
+class GradFnRecord(Wire, frozen=True, kw_only=True):
+    """One function of the framework's gradient graph."""
+
+    name: str  # of its class
+    type: str
+    custom: bool = False
+    values: tuple[Natural, ...] = ()  # of the ops that it is the derivative of
+    pairing: Literal["paired", "inferred", ""] = ""
+    leaf: Reference = -1  # value of the parameter or input at which gradients are accumulated
+    next: tuple[Natural, ...] = ()  # positions of those that take its gradients
+    order: Positive = 1
+    origin: Natural = 0  # number of the backward pass that made it; 0: the forward run
+
+
+class GradFnCallRecord(Wire, frozen=True, kw_only=True):
+    """One call of such a function."""
+
+    grad_fn: Natural
+    grad_outputs: GradientMetas = ()
+    grad_inputs: GradientMetas = ()
+    duration_ns: Natural | None = None
+
+
+class BackwardPassRecord(Wire, frozen=True, kw_only=True):
+    """One backward pass; passes are numbered from 1 as they stand."""
+
+    loss: str = ""
+    order: Positive = 1
+    recorded: bool = False
+    duration_ns: Natural | None = None
+    grad_fns: tuple[Natural, ...] = ()
+    calls: tuple[GradFnCallRecord, ...] = ()
+
+
+class GradientsRecord(Wire, frozen=True, kw_only=True):
+    """What was asked for, and what ran."""
+
+    watched: tuple[Natural, ...] = ()  # values whose gradients were to be kept
+    passes: tuple[BackwardPassRecord, ...] = ()
+    grad_fns: tuple[GradFnRecord, ...] = ()
 
 
 # -- records.json: where in the source ---------------------------------------------------------------------------------
@@ -354,7 +421,9 @@ class Records(Wire, frozen=True, kw_only=True):
     module_facts: tuple[dict[str, Tagged], ...] = ()  # signatures, docstrings, attributes ..., each table once
     outputs: tuple[OutputRecord, ...]
     events: tuple[EventRecord, ...] = ()
+    changes: tuple[ChangeRecord, ...] = ()
     numbers: tuple[NumberRecord, ...] = ()
+    gradients: GradientsRecord | None = None  # None where none were asked for
     texts: tuple[str, ...] = ()  # long texts of facts, each once
     files: tuple[FileRecord, ...] = ()
     frames: tuple[FrameRecord, ...] = ()

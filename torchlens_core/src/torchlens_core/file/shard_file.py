@@ -98,13 +98,20 @@ class ShardFile:
         for name in sorted(self.entries.keys() - {array.name for array in arrays}):
             yield SchemaError("this array is not in the manifest.", f"{self.where} header $[{name!r}]")
 
+    def header(self) -> bytes:
+        """The header as it is in the file, its length in front."""
+        return self._map[: self._start]
+
     def raw(self, begin: int, end: int) -> Array:
         """The stored bytes of one array, mapped into memory and not yet read."""
         return np.frombuffer(self._map, np.uint8, end - begin, self._start + begin)
 
 
-def header_bytes(arrays: Sequence[ArrayRecord], metadata: dict[str, str]) -> bytes:
-    """The header of a file with these arrays, its length in front, padded so that arrays begin at a multiple of 8."""
+def header_bytes(arrays: Sequence[ArrayRecord], metadata: dict[str, str], room: int = 0) -> bytes:
+    """The header of a file with these arrays, its length in front, padded so that arrays begin at a multiple of 8.
+
+    It takes ``room`` bytes at least, so that it can be written again with longer names.
+    """
     entries: dict[str, Any] = {METADATA: metadata}
     begin = 0
     for array in arrays:
@@ -117,6 +124,7 @@ def header_bytes(arrays: Sequence[ArrayRecord], metadata: dict[str, str]) -> byt
         }
         begin = end
     text = msgspec.json.encode(entries)
+    text = text.ljust(room)
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ChecksumMismatch, SchemaError
@@ -91,11 +91,18 @@ def offsets(arrays: Sequence[ArrayRecord]) -> list[tuple[ArrayRecord, int]]:
 
 
 class FileValues:
-    """The kept values of a loaded trace: arrays in the file, and numbers that transforms made."""
+    """The kept values of a loaded trace: arrays in the file, and numbers that transforms made.
 
-    def __init__(self, arrays: StoredArrays, numbers: Mapping[int, Any]) -> None:
+    Args:
+        arrays: those kept at Ops.
+        numbers: what is no array, by value id.
+        clean: values as they were before interventions.
+    """
+
+    def __init__(self, arrays: StoredArrays, numbers: Mapping[int, Any], clean: StoredArrays) -> None:
         self._arrays = arrays
         self._numbers = numbers
+        self._clean = clean
 
     def __contains__(self, vid: object) -> bool:
         return vid in self._arrays or vid in self._numbers
@@ -113,6 +120,14 @@ class FileValues:
     def numpy(self, vid: int) -> Any:
         """The value as a numpy array, or the number that stands for it."""
         return self._numbers[vid] if vid in self._numbers else self._arrays.numpy(vid)
+
+    def clean(self, vid: int) -> Any | None:
+        """The value as it was before an intervention, where that was kept; None elsewhere."""
+        return self._clean.get(vid)
+
+    def clean_ids(self) -> Iterable[int]:
+        """Value ids of what was kept as it was before interventions."""
+        return self._clean
 
     def is_transformed(self, vid: int) -> bool:
         """Whether what is stored is a function of the value, and not the value itself."""

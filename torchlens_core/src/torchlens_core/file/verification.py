@@ -10,7 +10,7 @@ from .container import Container
 from .limits import Limits
 from .manifest import manifest_problems, parse_manifest
 from .read import Report, build, by_shard, check_agreement, check_rules, open_shards, read_records
-from .schema import Manifest
+from .schema import RECORDING_FORMAT, Manifest
 from .shard_file import ShardFile
 from .values import offsets, read_array
 
@@ -38,6 +38,12 @@ def verify(path: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
         except TraceFileError as error:
             report(error)
     try:
+        if manifest.format == RECORDING_FORMAT:
+            from ..recording.stored import load_recording  # which reads files by what is here
+
+            load_recording(container, manifest, limits, None)
+            _read_all(manifest, shards, report)
+            return problems
         records = read_records(container, manifest, limits)
         check_agreement(container, manifest, records, report)
         if check_rules(container, records, report):

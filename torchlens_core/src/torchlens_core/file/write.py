@@ -11,20 +11,20 @@ import importlib.metadata
 import os
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from ..errors import SaveError, SaveWarning
 from ..records.trace import Trace
 from . import schema
-from .agreement import array_name, count
-from .arrays_to_store import Item, Ready, groups, make_ready, value_labels
+from .agreement import array_name, count, required
+from .arrays_to_store import Item, Ready, groups, make_ready, number_record, value_labels
 from .collector import collection_put_off
 from .container import ID_KEY, MANIFEST_KEY, RECORDS_KEY
 from .encode import encode
@@ -66,7 +66,7 @@ def save(
     """
     destination = target(path)
     replacement = Replacement(destination, overwrite=overwrite)
-    job = _Job(trace, include_values, include_source)
+    job = TraceJob(trace, include_values, include_source)
     with collection_put_off(), replacement as temporary:
         if destination.suffix == FILE_SUFFIX:
             job.write_file(temporary)
@@ -77,7 +77,7 @@ def save(
 
 
 @dataclass
-class _Job:
+class TraceJob:
     """One trace that is being written."""
 
     trace: Trace
@@ -92,14 +92,37 @@ class _Job:
     # -- the two forms ---------------------------------------------------------------------------------------------
 
     def write_folder(self, folder: Path, max_shard_bytes: int) -> None:
+        """Make the folder, and write everything into it."""
         folder.mkdir()
-        for group in groups(self.trace, max_shard_bytes) if self.include_values else ():
+        self.complete_folder(folder, groups(self.trace, max_shard_bytes) if self.include_values else ())
+
+    def complete_folder(self, folder: Path, left: Iterable[Sequence[Item]]) -> None:
+        """Write the arrays that are left, group by group, then the records, then the manifest."""
+        for group in left:
             ready = self._make_ready(group)
             if ready:
                 self._write_shard(folder, ready)
         records, text = self._records()
-        _write(folder / RECORDS, text)
-        _write(folder / MANIFEST, msgspec.json.encode(self._manifest(records, text)))
+        write_text(folder / RECORDS, text)
+        write_text(folder / MANIFEST, msgspec.json.encode(self._manifest(records, text)))
+
+    def take_over(
+        self,
+        arrays: Sequence[schema.ArrayRecord],
+        shards: Sequence[schema.Shard],
+        numbers: Mapping[int, Any],
+        not_stored: Mapping[int, str],
+    ) -> None:
+        """Values that are in the folder already, what transforms made of others, and why the rest is not there."""
+        self.arrays += arrays
+        self.shards += shards
+        self.numbers += [
+            number_record(vid, value, self._labels.get(vid, f"value.{vid}")) for vid, value in numbers.items()
+        ]
+        self.not_stored += [
+            schema.NotStored(name=self._labels.get(vid, f"value.{vid}"), value=vid, why=why)
+            for vid, why in not_stored.items()
+        ]
 
     def _write_shard(self, folder: Path, ready: list[Ready]) -> None:
         number = len(self.shards)
@@ -109,6 +132,7 @@ class _Job:
             self._add_shard(arrays, _write_arrays(file, ready))
 
     def write_file(self, path: Path) -> None:
+        """Write everything into one file."""
         ready = (
             self._make_ready([item for group in groups(self.trace, None) for item in group])
             if self.include_values
@@ -158,7 +182,7 @@ class _Job:
         return value_labels(self.trace)
 
     def _name(self, item: Item) -> str:
-        return array_name(item.role, item.value, self._labels)
+        return array_name(item.role, item.value, self._labels, item.bwd)
 
     def _array_record(self, ready: Ready, shard: int) -> schema.ArrayRecord:
         dtype = ready.array.dtype.name
@@ -173,6 +197,7 @@ class _Job:
             shard=shard,
             sha256=_NO_DIGEST,
             fidelity=ready.fidelity,
+            bwd=ready.item.bwd,
         )
 
     def _add_shard(self, arrays: list[schema.ArrayRecord], digests: list[str]) -> None:
@@ -198,7 +223,8 @@ class _Job:
             format="torchlens trace",
             version=schema.VERSION,
             id=self.id,
-            producer=schema.Producer(name="torchlens-core", version=_version()),
+            requires=required(records),
+            producer=schema.Producer(name="torchlens-core", version=producer_version()),
             model=records.model,
             backend=schema.FrameworkRecord(name=records.backend, version=trace.facts.get("framework_version")),
             started_at=started_at,
@@ -214,7 +240,7 @@ class _Job:
         trace = self.trace
         holds_values = bool(len(trace.values) or len(trace.program.constants))
         left_out = {
-            "rng": bool(trace.program.rng),
+            "rng": bool(trace.program.rng and trace.program.constants),  # of a run that was made ready for a replay
             "values": holds_values and not self.include_values,
             "source": bool(trace.program.sites) and not self.include_source,
         }
@@ -252,7 +278,8 @@ def _finished(digest: str | Future[str]) -> str:
     return digest if isinstance(digest, str) else digest.result()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_text(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, to the disk."""
     with open(path, "xb") as file:
         file.write(data)
         _flush(file)
@@ -263,7 +290,8 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _version() -> str:
+def producer_version() -> str:
+    """The version that stands in files as that of what wrote them."""
     try:
         return importlib.metadata.version("torchlens-core")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed

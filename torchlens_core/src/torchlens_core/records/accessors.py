@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import LabelError, nearest
+from ..facets.tree import ModuleTree
 from ..show.quantities import counted
 from .module import Module, ModuleCall
 from .record import Record
@@ -115,6 +116,11 @@ class Modules(Accessor[Module]):
     def find(self, name: str) -> Module | None:
         """The module of this address or alias, None where there is none."""
         return self._records.get(name) or self._records.get(self.primary(name))
+
+    @cached_property
+    def tree(self) -> ModuleTree:
+        """The modules as recipes of facets see them."""
+        return ModuleTree(self._trace.program.modules, self._trace.program.backend)
 
     def addresses(self) -> list[str]:
         """All addresses, aliases too."""

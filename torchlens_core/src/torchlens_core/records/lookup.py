@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,20 @@ if TYPE_CHECKING:
 
 
 class Lookup:
-    """Finds records of one trace by name."""
+    """Finds records of one trace by name.
+
+    The trace, which holds it, is referred to weakly: so a trace goes when nobody holds it, and not when the collector
+    of reference cycles comes by. What it holds may fill the memory.
+    """
 
     def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+        self._reference = weakref.ref(trace)
+
+    @property
+    def _trace(self) -> Trace:
+        trace = self._reference()
+        assert trace is not None
+        return trace
 
     def by_position(self, index: int) -> Op:
         """An input, compute Op or output by its place in the order of the run, from 0 or from the end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import MissingFacet, MultiPassError
 from ..program import ModuleInfo, Scope
 from ..show.quantities import counted
 from .module_call import ModuleCall
@@ -13,6 +14,7 @@ from .record import Record, field
 
 if TYPE_CHECKING:
     from ..draw import Drawing
+    from ..facets.access import Facets
     from .param import Buffer, Param
     from .trace import Trace
 
@@ -271,6 +273,27 @@ class Module(Record):
     def activation_nbytes(self) -> int:
         """Size of the arrays of all Ops inside it, each for itself."""
         return sum(call.activation_nbytes for call in self.calls)
+
+    # -- facets ----------------------------------------------------------------------------------------------------
+
+    @property
+    def facets(self) -> Facets:
+        """Its facets by name, such as the queries and the heads of an attention; printed, a table of them.
+
+        Raises:
+            MissingFacet: it was not called.
+            MultiPassError: it was called several times; the message says how to name a call.
+        """
+        calls = self.calls
+        if not calls:
+            raise MissingFacet(f"{self.address} ({self.cls}) was not called, so it computed nothing.")
+        if len(calls) > 1:
+            raise MultiPassError(
+                f"{self.address} ({self.cls}) was called {len(calls)} times: name a call, "
+                f"trace.module_calls[{calls[0].call_label!r}].facets, or "
+                f"trace.modules[{self.address!r}].calls[0].facets."
+            )
+        return calls[0].facets
 
     # -- time and cost ---------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from .op import Op
 from .record import Record, field
 
 if TYPE_CHECKING:
+    from ..facets.access import Facets
     from .location import CodeLocation
     from .module import Module
     from .trace import Trace
@@ -176,6 +177,15 @@ class ModuleCall(Record):
     def activation_nbytes(self) -> int:
         """Size of the arrays of all Ops inside, each for itself."""
         return sum(op.nbytes for op in self.ops)
+
+    # -- facets ----------------------------------------------------------------------------------------------------
+
+    @property
+    def facets(self) -> Facets:
+        """Its facets by name, such as the queries and the heads of an attention; printed, a table of them."""
+        from ..facets.access import Facets
+
+        return Facets(self)
 
     # -- time and cost ---------------------------------------------------------------------------------------------
 

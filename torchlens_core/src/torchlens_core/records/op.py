@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import selectors as select
+from ..derived.graph import Kind
+from ..errors import SelectorError
 from .op_call import OpCall
+from .op_change import OpChange
+from .op_gradient import OpGradient
 from .op_graph import OpGraph
 from .op_place import OpPlace
 from .op_value import OpValue
 from .record import field
 
 if TYPE_CHECKING:
+    from ..selectors import Selector
     from .layer import Layer
 
 
-class Op(OpValue, OpCall, OpGraph, OpPlace):
+class Op(OpValue, OpCall, OpGraph, OpPlace, OpChange, OpGradient):
     """An operation that ran: an input, a computation, a buffer version, an array of unknown origin, or an output."""
 
     __slots__ = ()
@@ -81,6 +87,21 @@ class Op(OpValue, OpCall, OpGraph, OpPlace):
     def lookup_keys(self) -> list[Any]:
         """Everything that ``trace[...]`` takes for it."""
         return self._trace.lookup.keys_of(self)
+
+    @property
+    def live_selector(self) -> Selector:
+        """What selects it as the model runs, where its label cannot: ``tl.func('relu').nth(3)``.
+
+        Raises:
+            SelectorError: no operation made it: an input, a buffer version.
+        """
+        func = self._func
+        if func is not None:
+            same = select.func(func.name)
+            return same.nth(self._trace.number_among(same, self._node))
+        if self._kind == Kind.OUTPUT:
+            return select.module("self")
+        raise SelectorError(f"{self.label} is not computed by an operation, so nothing selects it as the model runs.")
 
     @property
     def layer(self) -> Layer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..live_site import module_calls
+from ..derived.graph import Kind
+from ..live_site import module_calls, number_in_call
 from .op_node import OpNode
 from .record import field
 
@@ -55,6 +56,12 @@ class OpPlace(OpNode):
         """Label of the innermost module call where it holds no other Op (``Linear``, ``ReLU``); None otherwise."""
         label = self.module
         return label if label is not None and self._trace.modules.call(label).num_ops == 1 else None
+
+    def number_in_call(self, address: str) -> int:
+        """Which operation of its type it is, from 1, of those directly in one call of a module; 0 elsewhere."""
+        if self._kind != Kind.COMPUTE:
+            return 0
+        return number_in_call(self._trace.program.rows, self._ref, self._scope, address)
 
     def module_address(self, name: str) -> str:
         """The address under which a module of this name is recorded."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..gradients.lookup import GradientsAt
 from ..program import Meta, Source
 from ..show.quantities import counted
+from .gradient_fields import GradientFields
 from .op import Op
 from .record import Record, field
 
@@ -84,11 +86,15 @@ class State(Record):
         return hash(id(self._source))
 
 
-class Param(State):
+class Param(State, GradientFields):
     """A parameter."""
 
     __slots__ = ()
     kind = "param"
+
+    @property
+    def _gradients(self) -> GradientsAt:
+        return GradientsAt(self._trace, self._source.vid, self.address, "save_grads=True", None)
 
     @field(group="value")
     def num_params(self) -> int:

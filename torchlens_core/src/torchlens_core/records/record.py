@@ -18,7 +18,7 @@ T = TypeVar("T")
 # Headings under which fields are printed and documented, in this order.
 GROUPS = (
     "names", "run", "place", "class", "value", "function", "arguments", "source", "parameters", "calls", "contents",
-    "tree", "graph", "modules", "conditionals", "use", "counts", "memory", "time", "cost",
+    "tree", "graph", "modules", "conditionals", "interventions", "gradients", "use", "counts", "memory", "time", "cost",
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SelectorError
@@ -35,6 +37,13 @@ class Selection:
     def labels(self) -> list[str]:
         """Labels of the Ops, without the pass where there is only one."""
         return [op.layer_label if op.num_passes == 1 else op.label for op in self._ops]
+
+    def live(self) -> Selector:
+        """A selector that means these Ops as the model runs, by the number of the call: labels are known only then.
+
+        It holds for a run that takes the same path.
+        """
+        return reduce(or_, (op.live_selector for op in self.assert_some()))
 
     def first(self) -> Op:
         """The first Op; an error where there is none."""

@@ -9,12 +9,16 @@ from ..selectors import LABEL_PATTERN, Selector
 from .op import Op
 from .selection import Selection
 from .trace_facts import TraceFacts
+from .trace_gradients import TraceGradients
+from .trace_steering import TraceSteering
 
 if TYPE_CHECKING:
+    from ..diagnosis.extent import Which
+    from ..diagnosis.nonfinite import NonFinite, NonFinites
     from ..draw import Drawing
 
 
-class Trace(TraceFacts):
+class Trace(TraceFacts, TraceGradients, TraceSteering):
     """Every operation of one run of a model, with its output, its place in the graph and in the module tree.
 
     ``trace[key]`` finds Ops by position, label, module address or selector; iterating gives inputs, compute Ops and
@@ -64,6 +68,27 @@ class Trace(TraceFacts):
             matching = (node for node in range(len(self.graph)) if selector.matches(Op(self, node)))
             numbers = self.numbers[selector] = {node: number for number, node in enumerate(matching, start=1)}
         return numbers.get(node, 0)
+
+    # -- diagnosis -------------------------------------------------------------------------------------------------
+
+    def first_nonfinite(self, which: Which = "nonfinite") -> NonFinite | None:
+        """The first Op whose kept value has a NaN or an infinity, and what its call took; None where there is none.
+
+        Args:
+            which: ``'nan'``, ``'inf'``, or both. Attention masks hold ``-inf`` on purpose: there, look for ``'nan'``.
+
+        Raises:
+            ValueNotSaved: no floating-point value was kept.
+        """
+        from ..diagnosis.nonfinite import Finder
+
+        return next(Finder(self, which).found(), None)
+
+    def nonfinite(self, which: Which = "nonfinite") -> NonFinites:
+        """All Ops whose kept value has a NaN or an infinity, in the order they ran; prints as a table."""
+        from ..diagnosis.nonfinite import Finder, NonFinites
+
+        return NonFinites(Finder(self, which).found())
 
     # -- showing and keeping ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,7 +15,7 @@ from ..derived.labels import Labels
 from ..derived.structure import Structure
 from ..dtypes import itemsize
 from ..errors import ValueNotSaved
-from ..program import HOLE, Event, Program, Scope, fill, walk_outs
+from ..program import HOLE, Change, Event, Program, Scope, fill, walk_outs
 from ..values import Values
 from .accessors import Accessor, Modules
 from .layer import Layer
@@ -28,6 +28,11 @@ from .record import Record
 
 if TYPE_CHECKING:
     from ..backend import Backend
+    from ..gradients.store import GradientStore
+    from ..selectors import Selector
+    from ..steering.attached import Attached
+    from ..steering.places import Place
+    from ..steering.recorded import Recorded
     from .trace import Trace
 
 S = TypeVar("S", bound=State)
@@ -43,6 +48,12 @@ class TraceBase(Record):
         self.values = values
         self.structure = structure
         self.backend = backend  # None in a loaded trace until a backend is asked for
+        self.params_now: Mapping[int, Callable[[], Any]] = {}  # vid -> the parameter while it lives; empty in a file
+        self.gradient_store: GradientStore | None = None  # where gradients arrive; None where none were asked for
+        self._tape_labels: list[str] = []  # of the nodes of the gradient graph, as far as they have been asked for
+        self.recorded: Recorded | None = None  # what a run leaves for later ones; None in a loaded trace
+        self.attached: list[Attached] = []  # changes that are prepared
+        self.places: dict[Selector, list[Place]] = {}  # where selectors act, once asked for
         self.numbers: dict[Any, dict[int, int]] = {}  # selector that is counted -> node -> number
 
     # -- what it is made of ----------------------------------------------------------------------------------------
@@ -252,6 +263,28 @@ class TraceBase(Record):
         for event in self.program.events:
             events[event.vid].append(event)
         return events
+
+    @cached_property
+    def changes_of(self) -> dict[int, list[Change]]:
+        """Node -> the changes that interventions made to its value, in order."""
+        return self._by_node(self.program.changes)
+
+    @cached_property
+    def gradient_changes_of(self) -> dict[int, list[Change]]:
+        """Node -> what interventions do to the gradient at it, in order."""
+        return self._by_node(self.program.gradient_changes)
+
+    @cached_property
+    def steered_nodes(self) -> frozenset[int]:
+        """Nodes whose value or gradient interventions change."""
+        return frozenset({*self.changes_of, *self.gradient_changes_of})
+
+    def _by_node(self, changes: Iterable[Change]) -> dict[int, list[Change]]:
+        found: dict[int, list[Change]] = defaultdict(list)
+        for change in changes:
+            if self.graph.node_of[change.old] >= 0:
+                found[self.graph.node_of[change.old]].append(change)
+        return dict(found)
 
     @cached_property
     def taken_by(self) -> dict[int, list[str]]:

@@ -39,6 +39,11 @@ def list_html(title: str, records: Sequence[Record]) -> str:
     return f"<div><b>{_text(title)}</b>{_table([], [[_title(record)] for record in records])}</div>"
 
 
+def table_html(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table under a title."""
+    return f"<div><b>{_text(title)}</b>{_table(headers, rows)}</div>"
+
+
 def _title(record: Record) -> str:
     return repr(record).strip("<>")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..control_flow.conditionals import Conditional
 from ..errors import OptionError, nearest
 from .quantities import bytes_text, count_text, counted, duration_text, flops_text
-from .text import joined, names_text, shape_text, table
+from .text import interventions_text, joined, names_text, shape_text, table
 
 if TYPE_CHECKING:
     from ..records.module import Module
@@ -44,9 +44,11 @@ def summary(trace: Trace, level: str = "overview") -> str:
 
 
 def _ending(trace: Trace) -> list[str]:
+    changed = interventions_text(trace)
+    lines = [changed] if changed else []
     if trace.halted is not None:
-        return [f"Run: halted at {trace.halted.label}"]
-    return [f"Run: ended by {trace.error}"] if trace.error is not None else []
+        return [*lines, f"Run: halted at {trace.halted.label}"]
+    return [*lines, f"Run: ended by {trace.error}"] if trace.error is not None else lines
 
 
 # -- overview ----------------------------------------------------------------------------------------------------------

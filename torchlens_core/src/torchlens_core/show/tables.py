@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import MissingDependency
@@ -26,13 +26,27 @@ def to_pandas(records: Iterable[Record], record_class: type[Record]) -> Any:
     Raises:
         MissingDependency: pandas is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingDependency("Data frames are made by pandas, which is not installed: pip install pandas") from None
+    pd = _pandas()
     kept = list(records)
     columns = {field.name: _column(pd, field, kept) for field in record_class.fields() if field.in_table}
     return pd.DataFrame(columns)
+
+
+def frame(columns: Mapping[str, Sequence[Any]]) -> Any:
+    """A data frame of columns of Python objects; pandas finds their types, and has NaN for None among numbers.
+
+    Raises:
+        MissingDependency: pandas is not installed.
+    """
+    return _pandas().DataFrame({name: list(values) for name, values in columns.items()})
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("Data frames are made by pandas, which is not installed: pip install pandas") from None
+    return pandas
 
 
 def _column(pd: Any, field: Field, records: list[Record]) -> Any:

@@ -49,6 +49,15 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
+def shortened_table(headers: Sequence[str], rows: Sequence[Sequence[str]], most: int = MAX_ROWS) -> str:
+    """A table; of a long one its beginning, its end, and how many rows are left out."""
+    if len(rows) > most:
+        half = most // 2
+        gap = ["...", f"{len(rows) - 2 * half} more"][: len(headers)]
+        rows = [*rows[:half], gap + [""] * (len(headers) - len(gap)), *rows[len(rows) - half :]]
+    return table(headers, rows)
+
+
 def names_text(names: Sequence[Any]) -> str:
     """Names joined by commas; of a long list its beginning, and how many there are."""
     if not names:
@@ -106,6 +115,7 @@ def describe_op(op: Op) -> str:
         [
             f"{_title(op)}:",
             *_value_lines(op),
+            *_intervention_lines(op),
             *_relation_lines(op),
             *(_call_lines(op) if op.is_compute else _end_lines(op)),
             f"Lookup keys: {names_text(op.lookup_keys)}",
@@ -137,6 +147,13 @@ def _value_lines(op: Op) -> list[str]:
     if op.has_transformed_value:
         lines.append(f"Kept of it, by a transform: shape={kept.shape}, dtype={kept.dtype}")
     return [*lines, preview(kept)]
+
+
+def _intervention_lines(op: Op) -> list[str]:
+    if not op.interventions:
+        return []
+    what = "Value changed as the model ran" if op.is_changed else "Value as computed; its gradient is changed"
+    return [f"{what}: {'; '.join(op.interventions)}"]
 
 
 def _relation_lines(op: Op) -> list[str]:
@@ -205,6 +222,7 @@ def describe_layer(layer: Layer) -> str:
         f"Function: {layer.func_name}",
         f"Computed inside module: {layer.module or 'none, directly in the model'}",
         *([f"Config: {config_text(layer.config)}"] if layer.config else []),
+        *(f"Pass {op.pass_index}: {line}" for op in layer.ops for line in _intervention_lines(op)),
         f"Time elapsed: {time} in all",
         f"Lookup keys: {layer.layer_label_short}, {layer.layer_label}",
     ]
@@ -245,10 +263,7 @@ def describe_trace(trace: Trace) -> str:
     """What ran, in a few lines and a table of Ops."""
     lines = [repr(trace).strip("<>"), *_run_lines(trace)]
     rows = [_op_row(op) for op in trace]
-    if len(rows) > MAX_ROWS:
-        half = MAX_ROWS // 2
-        rows = [*rows[:half], ["...", f"{len(rows) - 2 * half} more", "", "", ""], *rows[-half:]]
-    return f"{joined(lines)}\n{table(['#', 'Op', 'Shape', 'Module', 'Params'], rows)}"
+    return f"{joined(lines)}\n{shortened_table(['#', 'Op', 'Shape', 'Module', 'Params'], rows)}"
 
 
 def _run_lines(trace: Trace) -> list[str]:
@@ -258,8 +273,22 @@ def _run_lines(trace: Trace) -> list[str]:
         lines.append(f"Halted at {trace.halted.label}")
     if trace.error is not None:
         lines.append(f"Ended by {trace.error}")
+    if changed := interventions_text(trace):
+        lines.append(changed)
+    if trace.last_run is not None:
+        lines.append(f"{trace.name}: {trace.last_run}")
+    lines += [f"prepared: {when}" for when in trace.interventions]
     saved = f"{trace.num_saved_ops} of {len(trace)} values saved ({bytes_text(trace.saved_nbytes)})"
     return [*lines, f"{trace.num_edges} edges, {trace.num_module_calls} module calls, {saved}"]
+
+
+def interventions_text(trace: Trace) -> str:
+    """``Interventions: 3 changed 12 of 73 Ops``; empty where there were none."""
+    changes = (*trace.program.changes, *trace.program.gradient_changes)
+    if not changes:
+        return ""
+    whens = len({str(when) for change in changes for when in change.whens})
+    return f"Interventions: {whens} changed {len(trace.steered_nodes)} of {trace.num_ops} Ops"
 
 
 def _op_row(op: Op) -> list[str]:

@@ -7,22 +7,31 @@ hold a value which never changes, so to keep a value is to keep what the cell ho
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Arrays, Backend, Call, Discovery, State
+from ..backend import Arrays, Backend, Call, Discovery, State, not_implemented
+from ..compat.row import CompatRow
 from ..dtypes import numpy_dtype
 from ..errors import NestedTraceError
 from ..hookspecs import hookimpl
+from ..plan import Plan
 from ..program import HOLE, Func, Meta, ModuleInfo, Output, Row
 from ..reach import reachable
+from ..recording.steps import Steps
+from ..records.module_facts import plain
 from ..session import Halt, Session
 from ..vocabulary import canonical_type
-from .toy_framework import OPERATIONS, Array, Module, generator_state, watcher_here, watching
+from .toy_autodiff import Tape, grad, unseen
+from .toy_framework import OPERATIONS, Array, Module, generator_state, reshape, total, watcher_here, watching
 from .toy_recorder import Recorder, containers, meta_of
+from .toy_recording import recording
+
+if TYPE_CHECKING:
+    from .conformance.fixtures import Fixtures
 
 
 class ToyArrays(Arrays):
@@ -37,8 +46,14 @@ class ToyArrays(Arrays):
     def dtype_name(self, dtype: Any) -> str:
         return str(np.dtype(dtype).name)
 
-    def copy(self, array: Array) -> Array:
+    def copy(self, array: Array, *, attached: bool = False) -> Array:
         return Array(array.data)
+
+    def overwrite(self, array: Array, value: Array) -> None:
+        array.data = value.data
+
+    def memory(self, array: Array) -> None:
+        return None  # what was held is what the cell held, which nobody writes
 
     def hold(self, array: Array) -> Any:
         return array.data
@@ -67,11 +82,56 @@ class ToyArrays(Arrays):
         differ = ~((a == b) | (np.isnan(a) & np.isnan(b)))
         return float(np.nan_to_num(np.abs(a[differ] - b[differ]), nan=np.inf).max(initial=0.0))
 
+    def nbytes_held(self, arrays: Iterable[Array]) -> int:
+        return sum({id(array.data): array.data.nbytes for array in arrays}.values())
+
     def perturb(self, array: Array, seed: int) -> Array:
         if array.dtype.kind != "f":
             return self.copy(array)
         noise = np.random.default_rng(seed).normal(size=array.shape)
         return Array(array.data + 0.1 * noise * (array.data.std() or 0.1), array.dtype)
+
+    def as_like(self, value: Any, array: Array) -> Array:
+        return Array(value.data if isinstance(value, Array) else value, array.dtype)
+
+    def full_like(self, array: Array, number: float) -> Array:
+        return Array(np.full_like(array.data, number))
+
+    def expand(self, array: Array, shape: Sequence[int]) -> Array:
+        return Array(np.broadcast_to(array.data, shape))
+
+    def reshape(self, array: Array, shape: Sequence[int]) -> Array:
+        with unseen():
+            return reshape(array, tuple(shape))  # type: ignore[no-any-return]
+
+    def permute(self, array: Array, axes: Sequence[int]) -> Array:
+        return Array(array.data.transpose(tuple(axes)))
+
+    def clip(self, array: Array, low: Any, high: Any) -> Array:
+        ends = (end.data if isinstance(end, Array) else end for end in (low, high))
+        return Array(np.clip(array.data, *ends), array.dtype)
+
+    def sum(self, array: Array, axes: Sequence[int]) -> Array:
+        kept = tuple(1 if axis in axes else size for axis, size in enumerate(array.shape))
+        with unseen():
+            return reshape(total(array, tuple(axes)), kept)  # type: ignore[no-any-return]
+
+    def mean(self, array: Array, axes: Sequence[int]) -> Array:
+        return Array(array.data.mean(tuple(axes), keepdims=True), array.dtype)
+
+    def norm(self, array: Array, order: float) -> Array:
+        return Array(np.linalg.norm(array.data.ravel(), order), array.dtype)
+
+    def normal(self, array: Array, seed: int) -> Array:
+        return Array(np.random.default_rng(seed).normal(size=array.shape), array.dtype)
+
+    def get_at(self, array: Array, index: tuple[Any, ...]) -> Array:
+        return Array(array.data[index])
+
+    def set_at(self, array: Array, index: tuple[Any, ...], part: Array) -> Array:
+        made = array.data.copy()
+        made[index] = part.data
+        return Array(made)
 
 
 class ToyBackend(Backend):
@@ -107,8 +167,7 @@ class ToyBackend(Backend):
         if isinstance(watcher_here(), Recorder):
             raise NestedTraceError("A trace is already running in this thread: the traced model called tl.trace.")
         recorder = Recorder(session)
-        if "replay" in session.needs:
-            session.rng[-1] = generator_state()
+        session.rng[-1] = generator_state()
         recorder.add_state()
         recorder.add_inputs(call)
         try:
@@ -122,21 +181,41 @@ class ToyBackend(Backend):
         recorder.warn_of_unknown()
         return out
 
+    def recording(
+        self, model: Any, discovery: Discovery, plan: Plan, steps: Steps
+    ) -> AbstractContextManager[Callable[[Call], Any]]:
+        return recording(model, plan, steps)
+
+    def own_state(self, model: Any) -> Mapping[str, Any]:
+        state = self.discover(Call(model, (), {})).state
+        return {each.address: Array(each.array.data) for each in state if each.is_buffer}
+
     def leaves(self, value: Any) -> Iterator[tuple[str, Any]]:
         return containers.leaves(value)
 
-    def call(self, row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def replaced(self, value: Any, arrays: Mapping[int, Any]) -> Any:
+        return containers.replaced(value, arrays)
+
+    def call(
+        self, row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_differentiable: bool = False
+    ) -> Any:
         assert row.func.func is not None
+        watcher = watcher_here()
+        if is_differentiable and isinstance(watcher, Tape):
+            return watcher.operation(OPERATIONS[row.func.name], args, dict(kwargs))
         return row.func.func(*args, **kwargs)
 
+    def grad(self, function: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        return grad(function, arrays)
+
     @contextmanager
-    def preserve(self, call: Call, discovery: Discovery) -> Iterator[None]:
+    def preserve(self, call: Call, discovery: Discovery) -> Iterator[Call]:
         given = [array for _, array in containers.leaves((call.args, dict(call.kwargs)))]
         held = [(array, array.data) for array in [*given, *(state.array for state in discovery.state)]]
         bound = [(module, dict(module.buffers)) for _, module in discovery.modules if module is not None]
         generator = generator_state()
         try:
-            yield
+            yield call
         finally:
             for module, buffers in bound:
                 for name, array in buffers.items():
@@ -146,19 +225,29 @@ class ToyBackend(Backend):
             generator_state(generator)
 
     @contextmanager
-    def with_state(self, discovery: Discovery, arrays: Mapping[str, Any]) -> Iterator[None]:
+    def with_state(self, call: Call, discovery: Discovery, arrays: Mapping[str, Any]) -> Iterator[Call]:
         changed = [state for state in discovery.state if state.address in arrays]
         before = [state.array.data for state in changed]
         try:
             for state in changed:
                 state.array.data = arrays[state.address].data
-            yield
+            yield call
         finally:
             for state, data in zip(changed, before, strict=True):
                 state.array.data = data
 
+    def findings(self, call: Call, discovery: Discovery) -> Iterable[CompatRow]:
+        return _findings(discovery)
+
+    abstract = not_implemented(
+        "its arrays are numpy arrays, which have elements always", instead="Trace a smaller input"
+    )
+
     def rng(self, state: Any = None) -> Any:
         return generator_state(state)
+
+    def seed(self, number: int) -> None:
+        generator_state(np.random.default_rng(number).bit_generator.state)
 
     def resolve(self, path: str) -> Callable[..., Any] | None:
         operation = OPERATIONS.get(path.removeprefix("toy."))
@@ -174,12 +263,21 @@ class ToyBackend(Backend):
         return {name: value for name, value in named.items() if value is HOLE or value is not defaults[name]}
 
 
+def _settings(module: Module) -> dict[str, Any]:
+    """A module's own attributes beside its arrays and the modules in it."""
+    held = {name.partition(".")[0] for name, _ in (*module.named_arrays(), *module.named_children())}
+    return {name: plain(value) for name, value in vars(module).items() if name not in {"buffers", "hooks", *held}}
+
+
 def _walk(address: str, module: Module, discovery: Discovery) -> None:
     """Note a module, its state and what is below it. What is found again under another name gets an alias."""
     cls = type(module)
     info = next((info for info, other in discovery.modules if other is module), None)
     if info is None:
-        info = ModuleInfo(address, cls.__name__, f"{cls.__module__}.{cls.__qualname__}", training=module.training)
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        info = ModuleInfo(
+            address, cls.__name__, name, training=module.training, facts={"attributes": _settings(module)}
+        )
         discovery.modules.append((info, module))
     else:
         info.aliases = (*info.aliases, address)
@@ -197,7 +295,27 @@ def _walk(address: str, module: Module, discovery: Discovery) -> None:
         _walk(prefix + name, child, discovery)
 
 
+def _findings(discovery: Discovery) -> Iterator[CompatRow]:
+    shared = [state.address for state in discovery.state if state.aliases]
+    yield CompatRow("tied parameters", "pass", "One parameter, under all its addresses.", evidence=", ".join(shared))
+    special = sorted({type(state.array).__name__ for state in discovery.state} - {"Array", "Parameter"})
+    details = "Operations are recorded as of any other array, and saved as plain arrays."
+    yield CompatRow("subclasses of Array", "scope", details, evidence=", ".join(special))
+
+
 @hookimpl
 def torchlens_register_backends(register: Callable[[Backend], None]) -> None:
     """Bring the toy framework's backend."""
     register(ToyBackend())
+
+
+@hookimpl
+def torchlens_register_conformance(register: Callable[[str, Callable[[], Fixtures]], None]) -> None:
+    """What the conformance kit builds its models with."""
+
+    def make() -> Fixtures:
+        from .toy_conformance import ToyFixtures
+
+        return ToyFixtures()
+
+    register("toy", make)

@@ -86,6 +86,11 @@ def _dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
     return x * (_generator.random(x.shape) >= p) / (1 - p) if training else x
 
 
+def _conv2d(x: Any, weight: Any, bias: Any) -> Any:
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], (2, 3))
+    return np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
+
+
 _generator = np.random.default_rng(0)
 
 add = operation("add", lambda x, y: x + y)
@@ -97,6 +102,7 @@ gt = operation("gt", lambda x, y: x > y)
 lt = operation("lt", lambda x, y: x < y)
 matmul = operation("matmul", lambda x, y: x @ y)
 linear = operation("linear", lambda x, weight, bias=0.0: x @ weight.T + bias)
+conv2d = operation("conv2d", _conv2d)
 relu = operation("relu", lambda x: np.maximum(x, 0))
 tanh = operation("tanh", lambda x: np.tanh(x))
 exp = operation("exp", lambda x: np.exp(x))
@@ -106,6 +112,7 @@ mean = operation("mean", lambda x, axis=None: np.mean(x, axis))
 concat = operation("concat", lambda arrays, axis=0: np.concatenate(arrays, axis))
 split = operation("split", lambda x, parts, axis=-1: tuple(np.split(x, parts, axis)))
 sort = operation("sort", lambda x: (np.sort(x), np.argsort(x)), outputs=("values", "indices"))
+reshape = operation("reshape", lambda x, shape: x.reshape(shape))
 getitem = operation("__getitem__", lambda x, key: x[key])
 setitem = operation("__setitem__", _with_item, writes=True)
 add_ = operation("add_", lambda x, y: x + y, writes=True)

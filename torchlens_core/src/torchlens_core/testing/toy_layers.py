@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .toy_framework import Array, Module, Parameter, dropout, linear, relu, tanh
+from .toy_framework import Array, Module, Parameter, conv2d, dropout, linear, relu, tanh
 
 
 class Linear(Module):
@@ -20,6 +20,19 @@ class Linear(Module):
 
     def forward(self, x: Array) -> Any:
         return linear(x, self.weight, self.bias)
+
+
+class Conv2d(Module):
+    """Convolution with weights drawn by ``seed``: stride 1, no padding. Maps (batch, inputs, height, width)."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, seed: int = 0) -> None:
+        super().__init__()
+        draw = np.random.default_rng(seed)
+        self.weight = Parameter(draw.normal(size=(outputs, inputs, size, size)) / np.sqrt(inputs * size * size))
+        self.bias = Parameter(np.zeros(outputs))
+
+    def forward(self, x: Array) -> Any:
+        return conv2d(x, self.weight, self.bias)
 
 
 class ReLU(Module):

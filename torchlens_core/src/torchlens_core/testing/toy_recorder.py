@@ -18,8 +18,9 @@ from ..backend import Call
 from ..callsites import KEEP, SKIP, CallSites
 from ..containers import Containers
 from ..errors import CaptureWarning
+from ..live_site import row_site, unseen_site
 from ..plan import Decision
-from ..program import Func, Meta, Row, Source, SourceKind, walk_outs
+from ..program import Func, Meta, Row, Scope, Source, SourceKind, walk_outs
 from ..reach import attributes, find_variable, input_names
 from ..session import Halt, Session
 from ..vocabulary import canonical_type
@@ -90,15 +91,25 @@ class Recorder:
             out = Array(out.data)
         outs = containers.mirror(out, self._assign)
         row = Row(func, template, keywords, tuple(ins), outs, session.scope, site, start, end, None)
+        return self._outcome(row, out, written)
+
+    def _outcome(self, row: Row, out: Any, written: list[tuple[Array, int]]) -> Any:
+        """Append a row and do with its arrays what was decided. Returns what the operation is to return."""
+        session, func, outs = self.session, row.func, row.outs
         session.rows.append(row)
         decision = row.scope.memo.get(func) or session.decide(func, row.scope)
         vids = (vid for vid, _ in walk_outs(outs) if vid is not None)
         made = dict(zip(vids, (array for _, array in containers.leaves(out)), strict=True))
-        decisions = {vid: session.decide_op(vid, made[vid]) if decision.slow else decision for vid in made}
+        decisions = {vid: session.decide_op(vid, made[vid]) if decision.asks else decision for vid in made}
+        changed = {
+            id(made[vid]): self._change(vid, made[vid], answer, is_write=bool(written))
+            for vid, answer in decisions.items()
+            if answer.changes
+        }
         for array, old in written:
             self._note_write(array, old)
-        self._obey(decisions, made)
-        return out
+        self._obey(decisions, {vid: changed.get(id(array), array) for vid, array in made.items()})
+        return containers.replaced(out, changed)
 
     def module_call(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a module in a scope of its own."""
@@ -217,9 +228,54 @@ class Recorder:
         with watching(None):
             if isinstance(out, Array) and self.vid_of(out) in session.scope.ins:
                 out = self.operation(OPERATIONS["identity"], (out,), {})
-            decisions = session.exit(session.scope, containers.mirror(out, self.vid_of))
-            self._obey(decisions, {self._vids[id(array)]: array for _, array in containers.leaves(out)})
+            scope = session.scope
+            decisions = session.exit(scope, containers.mirror(out, self.vid_of))
+            returned = {self._vids[id(array)]: array for _, array in containers.leaves(out)}
+            changed = {
+                id(returned[vid]): self._replace(scope, vid, returned[vid], decision)
+                for vid, decision in decisions.items()
+                if decision.changes
+            }
+            out = containers.replaced(out, changed)
+            scope.outs = containers.mirror(out, self.vid_of)
+            answers = {
+                self._vids[id(changed.get(id(returned[vid]), returned[vid]))]: decisions[vid] for vid in decisions
+            }
+            self._obey(answers, {self._vids[id(array)]: array for _, array in containers.leaves(out)})
         return out
+
+    def _change(self, vid: int, array: Array, decision: Decision, *, is_write: bool) -> Array:
+        """What takes the place of a result that nothing has read yet; where it was written, in its own memory."""
+        steering = self.session.steering
+        whens = steering.forward(vid, decision)
+        if not whens:
+            return array
+        with watching(None):
+            site = row_site(self.session, len(self.session.rows) - 1, vid, array)
+            value = steering.apply(vid, array, whens, site)
+        if not steering.replaces(vid, whens):
+            return array
+        steering.changed(vid, whens)
+        if is_write:
+            array.data = value.data
+            return array
+        fresh = Array(value.data)
+        self._pin(fresh, vid)
+        return fresh
+
+    def _replace(self, scope: Scope, vid: int, array: Array, decision: Decision) -> Array:
+        """What a module returns in place of an array, which operations inside it may have read."""
+        steering = self.session.steering
+        whens = steering.forward(vid, decision)
+        if not whens:
+            return array
+        site = self.session.maker(vid, array) or unseen_site(self.session, scope, vid, array)
+        value = steering.apply(vid, array, whens, site)
+        if not steering.replaces(vid, whens):
+            return array
+        fresh = Array(value.data)
+        self.session.replace(vid, self._assign(fresh), fresh, whens)
+        return fresh
 
     def warn_of_unknown(self) -> None:
         """Give one warning for all arrays of unknown origin."""
