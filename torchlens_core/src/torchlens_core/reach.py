@@ -40,13 +40,23 @@ def reachable(model: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     if owner is not None:
         yield "", owner
     holder = model if owner is None else owner
-    function = inspect.unwrap(getattr(model, "__func__", model))
-    if not isinstance(function, FunctionType):
-        function = type(model).__call__
     if not isinstance(holder, FunctionType):
         yield from getattr(holder, "__dict__", {}).items()
-    if isinstance(function, FunctionType):
+    for function in _functions(model):
         yield from _closed_over(function)
+
+
+def _functions(model: Callable[..., Any]) -> list[FunctionType]:
+    """What runs when a callable is called: a decorated function's wrappers, and what they wrap."""
+    chain: list[Any] = [getattr(model, "__func__", model)]
+    while len(chain) < _MOST_WRAPPERS and hasattr(chain[-1], "__wrapped__"):
+        chain.append(chain[-1].__wrapped__)
+    functions = [function for function in chain if isinstance(function, FunctionType)]
+    called = type(model).__call__
+    return functions or ([called] if isinstance(called, FunctionType) else [])
+
+
+_MOST_WRAPPERS = 100  # a chain that comes back to itself is no longer
 
 
 def _closed_over(function: FunctionType) -> Iterator[tuple[str, Any]]:

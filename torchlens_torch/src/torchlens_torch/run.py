@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torchlens_core.backend import Call
 from torchlens_core.errors import NestedTraceError
 from torchlens_core.program import Meta, ModuleInfo, Output, Source, SourceKind
+from torchlens_core.reach import input_names
 from torchlens_core.session import Halt, Session
 
 from . import callsites
@@ -27,7 +28,6 @@ from .modules import ModuleCalls, watching
 from .scripts import watching_scripts
 from .sharding import hidden_gathering
 from .shared import deeper, eager
-from .state import input_names
 from .timing import forget_unknown
 from .wrappers import compiled_parts, on_one_device, unwrap
 
@@ -157,7 +157,8 @@ def _first_read(recorder: Recorder, source: Source, array: Tensor) -> Any:
 
 def _add_inputs(recorder: Recorder, call: Call) -> None:
     session = recorder.session
-    names = input_names(call.model, len(call.args))
+    function = unwrap(call.model).forward if isinstance(call.model, nn.Module) else call.model
+    names = input_names(function, len(call.args))
     for name, value in (*zip(names, call.args, strict=True), *call.kwargs.items()):
         for path, array in leaves(value):
             address = f"{name}.{path}" if path else name

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +10,7 @@ from torch import nn
 
 from torchlens_core.backend import Call, Discovery, State
 from torchlens_core.program import ModuleInfo
+from torchlens_core.reach import reachable
 from torchlens_core.records.module_facts import ModuleFacts, function_facts, plain
 
 from .sharding import is_sharded, reshard
@@ -81,37 +79,10 @@ def _on_the_way(root: nn.Module, addresses: Collection[str]) -> list[tuple[Modul
     return list(found.values())
 
 
-def root_modules(model: Any) -> Iterator[tuple[str, nn.Module]]:
+def root_modules(model: Any) -> list[tuple[str, nn.Module]]:
     """The modules that a model can be: itself, or what a function closes over, each with its address."""
-    while isinstance(model, functools.partial):
-        model = model.func
-    if isinstance(model, nn.Module):
-        yield "", model
-        return
-    owner = getattr(model, "__self__", None)
-    if isinstance(owner, nn.Module):
-        yield "", owner
-        return
-    function = model if isinstance(model, types.FunctionType) or not callable(model) else type(model).__call__
-    if owner is not None:
-        function = getattr(model, "__func__", function)
-        yield from ((name, value) for name, value in vars(owner).items() if isinstance(value, nn.Module))
-    elif not isinstance(model, types.FunctionType):
-        yield from ((n, v) for n, v in getattr(model, "__dict__", {}).items() if isinstance(v, nn.Module))
-    if isinstance(function, types.FunctionType):
-        yield from ((name, value) for name, value in _reached(function) if isinstance(value, nn.Module))
-
-
-def _reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Names and values of what a function closes over or names among its globals."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # an empty cell
-            continue
-    for name in function.__code__.co_names:
-        if name in function.__globals__:
-            yield name, function.__globals__[name]
+    found = [(name, value) for name, value in reachable(model) if isinstance(value, nn.Module)]
+    return found[:1] if found and not found[0][0] else found
 
 
 def _walk(
@@ -183,20 +154,3 @@ def _class_name(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return str(getattr(module, "original_name", type(module).__name__))
     return type(module).__name__
-
-
-def input_names(model: Any, count: int) -> list[str]:
-    """Names of the first ``count`` positional arguments, from the signature; ``arg_2`` where it gives none."""
-    function = unwrap(model).forward if isinstance(model, nn.Module) else model
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    names: list[str] = []
-    for parameter in parameters:
-        if parameter.kind == parameter.VAR_POSITIONAL:
-            names += [f"{parameter.name}.{position}" for position in range(count - len(names))]
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            names.append(parameter.name)
-    names += [f"arg_{position}" for position in range(len(names), count)]
-    return names[:count]
