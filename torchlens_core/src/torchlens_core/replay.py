@@ -142,11 +142,17 @@ class Replay:
         return self._backend.call(row, args, kwargs, is_differentiable=self._tape.has(row))
 
     def _returned(self, index: int, row: Row, result: Any) -> list[tuple[int, Any]]:
-        """The arrays that a row returned, by the value ids of the recorded ones."""
-        if result is None:
-            return []
-        returned = [array for _, array in self._backend.leaves(result)]
+        """The arrays that a row returned, by the value ids of the recorded ones; of one that returns none, its targets.
+
+        A parameter that is written stays the parameter for those who read it, so what was written has an id of its own.
+        """
         expected = [vid for vid, _ in walk_outs(row.outs) if vid is not None]
+        if result is None:
+            written = self._program.writes.get(index, ())
+            news = {new for _, new in written}
+            pairs = zip(expected, written, strict=False)
+            return [(vid, self._env[new]) for vid, (_, new) in pairs if vid not in news]
+        returned = [array for _, array in self._backend.leaves(result)]
         if len(returned) != len(expected):
             raise ReplayError(
                 f"Row {index} ({row.func.name}) returned {len(returned)} arrays and {len(expected)} before."

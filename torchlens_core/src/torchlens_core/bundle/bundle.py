@@ -364,8 +364,11 @@ class Bundle(Mapping[str, Trace]):
     def _pairs(self, a: str | None, b: str | None) -> list[Pair]:
         """The two members at every site that one of them has."""
         names = self._pair(a, b)
-        pairs = (Pair(site, *names) for site in self.sites)
-        return [pair for pair in pairs if pair.left is not None or pair.right is not None]
+        if names not in self._paired:
+            pairs = [Pair(site, *names) for site in self.sites]
+            present = in_run_order([pair for pair in pairs if pair.left is not None or pair.right is not None])
+            self._matched[names] = MatchedAxes(present)
+        ...
 
     # -- showing ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from ..errors import ValueNotSaved
 from ..records.op import Op
+from .axes import Axes
+from .axes_matching import MatchedAxes
 from .metrics import Array, Metric, Reading
 from .sites import Site, label_of
 from .tolerance import tolerance
@@ -14,11 +16,16 @@ from .values import Value, in_float64, value_of
 
 
 class Pair:
-    """What members ``a`` and ``b`` have at a site. Holds no values."""
+    """What members ``a`` and ``b`` have at a site. Holds no values.
 
-    def __init__(self, site: Site, a: str, b: str) -> None:
+    Args:
+        matched: what says how the axes of ``b`` go onto those of ``a``.
+    """
+
+    def __init__(self, site: Site, a: str, b: str, matched: MatchedAxes | None = None) -> None:
         self.site = site
         self.names = (a, b)
+        self._matched = matched
         self.left, self.right = site[a], site[b]
 
     @property
@@ -37,17 +44,33 @@ class Pair:
         label = None if self.right is None else label_of(self.right)
         return None if label == self.site.key else label
 
+    def values(self) -> tuple[Value, Value]:
+        """The two values as they were kept."""
+        return value_of(self.left, self.names[0]), value_of(self.right, self.names[1])
+
     def read(self) -> TwoValues:
-        """The two values."""
-        return TwoValues(value_of(self.left, self.names[0]), value_of(self.right, self.names[1]))
+        """The two values, that of ``b`` with the axes of ``a``."""
+        left, right = self.values()
+        return TwoValues(left, right, None if self._matched is None else self._matched.of(self, left, right))
 
 
 class TwoValues:
-    """The values of two members at a site, or why there are not two."""
+    """The values of two members at a site, or why there are not two.
 
-    def __init__(self, left: Value, right: Value) -> None:
-        self._arrays = None if left.array is None or right.array is None else (left.array, right.array)
+    Attributes:
+        axes: how the axes of the second go onto those of the first; None where they cannot.
+    """
+
+    def __init__(self, left: Value, right: Value, axes: Axes | None = None) -> None:
+        self.axes = axes
+        moved = right.array if axes is None or right.array is None else axes.apply(right.array)
+        self._arrays = None if left.array is None or moved is None else (left.array, moved)
         self.why_not = left.why or right.why
+
+    @property
+    def arrays(self) -> tuple[Array, Array] | None:
+        """The two arrays; None where there are not two."""
+        return self._arrays
 
     @cached_property
     def _wide(self) -> tuple[Array, Array] | None:

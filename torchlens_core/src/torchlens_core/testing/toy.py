@@ -6,6 +6,7 @@ hold a value which never changes, so to keep a value is to keep what the cell ho
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,59 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Arrays, Backend, Call, Discovery, State, not_implemented
+from ..backend import Backend, Call, Discovery, State, not_implemented
 from ..compat.row import CompatRow
-from ..dtypes import numpy_dtype
-from ..errors import NestedTraceError
+from ..containers import Containers
+from ..eager import EagerBackend, NumpyArrays, Watch, call_sites
 from ..hookspecs import hookimpl
-from ..plan import Plan
-from ..program import HOLE, Func, Meta, ModuleInfo, Output, Row
+from ..program import HOLE, Func, ModuleInfo, Row
 from ..reach import reachable
-from ..recording.steps import Steps
 from ..records.module_facts import plain
-from ..session import Halt, Session
 from ..vocabulary import canonical_type
+from . import toy_framework
 from .toy_autodiff import Tape, grad, unseen
-from .toy_framework import OPERATIONS, Array, Module, generator_state, reshape, total, watcher_here, watching
-from .toy_recorder import Recorder, containers, meta_of
-from .toy_recording import recording
+from .toy_framework import OPERATIONS, Array, Module, Operation, generator_state, reshape, total, watcher_here, watching
 
 if TYPE_CHECKING:
     from .conformance.fixtures import Fixtures
 
 
-class ToyArrays(Arrays):
-    """What core needs of arrays."""
+class ToyArrays(NumpyArrays):
+    """What core needs of arrays. Values are kept without a copy; what gradients flow through is on the tape."""
 
     def is_array(self, value: Any) -> bool:
         return isinstance(value, Array)
-
-    def meta(self, array: Array) -> Meta:
-        return meta_of(array)
-
-    def dtype_name(self, dtype: Any) -> str:
-        return str(np.dtype(dtype).name)
-
-    def copy(self, array: Array, *, attached: bool = False) -> Array:
-        return Array(array.data)
-
-    def overwrite(self, array: Array, value: Array) -> None:
-        array.data = value.data
-
-    def memory(self, array: Array) -> None:
-        return None  # what was held is what the cell held, which nobody writes
-
-    def hold(self, array: Array) -> Any:
-        return array.data
-
-    def release(self, held: Any) -> Array:
-        return Array(held)
-
-    def detach(self, array: Array) -> Array:
-        return Array(array.data)
-
-    def cast(self, array: Array, dtype: Any, device: Any) -> Array:
-        return array if dtype is None else Array(array.data, numpy_dtype(str(dtype)))
 
     def to_numpy(self, array: Array) -> Any:
         return array.data
@@ -73,83 +43,80 @@ class ToyArrays(Arrays):
     def from_numpy(self, array: Any) -> Array:
         return Array(array)
 
-    def equal(self, left: Array, right: Array, *, rtol: float, atol: float) -> bool:
-        a, b = left.data, right.data
-        return a.shape == b.shape and a.dtype == b.dtype and bool(np.allclose(a, b, rtol, atol, equal_nan=True))
+    def overwrite(self, array: Array, value: Array) -> None:
+        array.data = value.data
 
-    def max_difference(self, left: Array, right: Array) -> float:
-        a, b = left.data.astype(float), right.data.astype(float)
-        differ = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-        return float(np.nan_to_num(np.abs(a[differ] - b[differ]), nan=np.inf).max(initial=0.0))
+    def hold(self, array: Array) -> Any:
+        return array.data
+
+    def release(self, held: Any) -> Array:
+        return Array(held)
 
     def nbytes_held(self, arrays: Iterable[Array]) -> int:
         return sum({id(array.data): array.data.nbytes for array in arrays}.values())
 
-    def perturb(self, array: Array, seed: int) -> Array:
-        if array.dtype.kind != "f":
-            return self.copy(array)
-        noise = np.random.default_rng(seed).normal(size=array.shape)
-        return Array(array.data + 0.1 * noise * (array.data.std() or 0.1), array.dtype)
-
-    def as_like(self, value: Any, array: Array) -> Array:
-        return Array(value.data if isinstance(value, Array) else value, array.dtype)
-
-    def full_like(self, array: Array, number: float) -> Array:
-        return Array(np.full_like(array.data, number))
-
-    def expand(self, array: Array, shape: Sequence[int]) -> Array:
-        return Array(np.broadcast_to(array.data, shape))
-
     def reshape(self, array: Array, shape: Sequence[int]) -> Array:
         with unseen():
             return reshape(array, tuple(shape))  # type: ignore[no-any-return]
-
-    def permute(self, array: Array, axes: Sequence[int]) -> Array:
-        return Array(array.data.transpose(tuple(axes)))
-
-    def clip(self, array: Array, low: Any, high: Any) -> Array:
-        ends = (end.data if isinstance(end, Array) else end for end in (low, high))
-        return Array(np.clip(array.data, *ends), array.dtype)
 
     def sum(self, array: Array, axes: Sequence[int]) -> Array:
         kept = tuple(1 if axis in axes else size for axis, size in enumerate(array.shape))
         with unseen():
             return reshape(total(array, tuple(axes)), kept)  # type: ignore[no-any-return]
 
-    def mean(self, array: Array, axes: Sequence[int]) -> Array:
-        return Array(array.data.mean(tuple(axes), keepdims=True), array.dtype)
 
-    def norm(self, array: Array, order: float) -> Array:
-        return Array(np.linalg.norm(array.data.ravel(), order), array.dtype)
-
-    def normal(self, array: Array, seed: int) -> Array:
-        return Array(np.random.default_rng(seed).normal(size=array.shape), array.dtype)
-
-    def get_at(self, array: Array, index: tuple[Any, ...]) -> Array:
-        return Array(array.data[index])
-
-    def set_at(self, array: Array, index: tuple[Any, ...], part: Array) -> Array:
-        made = array.data.copy()
-        made[index] = part.data
-        return Array(made)
+@functools.cache
+def describe(operation: Operation) -> Func:
+    """What core is told of an operation."""
+    return Func(
+        operation.run,
+        operation.name,
+        canonical_type(operation.name),
+        path=f"toy.{operation.name}",
+        writes=(lambda args, kwargs: args[:1]) if operation.writes else None,
+        random=operation.random,
+        output_names=operation.outputs,
+    )
 
 
-class ToyBackend(Backend):
+class Telling:
+    """Watches the framework, and tells what it sees in the words of core."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.read = watch.read
+        self.assigned = watch.assigned
+
+    def operation(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._watch.operation(describe(operation), args, kwargs, operation.run)
+
+    def module_call(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._watch.module_call(module, args, kwargs, module.run)
+
+
+class ToyBackend(EagerBackend):
     """The toy framework, eagerly."""
 
     name = "toy"
     package = "torchlens-core"
     requires = "torchlens-core"
     arrays = ToyArrays()
+    containers = Containers(Array)
+    sites = call_sites(__file__, toy_framework.__file__)
+    identity = Func(lambda array: Array(array.data), "identity", "identity", path="toy.identity")
 
     def claims(self, model: Any, args: Sequence[Any]) -> bool:
-        return any(isinstance(value, Module) for _, value in reachable(model)) or any(containers.leaves(list(args)))
+        found = (isinstance(value, Module) for _, value in reachable(model))
+        return any(found) or any(self.containers.leaves(list(args)))
 
     def version(self) -> str | None:
         return "1.0"
 
     def load(self) -> None:
         """Nothing is to be imported."""
+
+    def watching(self, watch: Watch | None) -> AbstractContextManager[Any]:
+        return watching(None if watch is None else Telling(watch))
 
     def discover(self, call: Call) -> Discovery:
         reached = [(name, value) for name, value in reachable(call.model) if isinstance(value, Module)]
@@ -163,54 +130,20 @@ class ToyBackend(Backend):
             _walk(address, module, discovery)
         return discovery
 
-    def capture(self, call: Call, session: Session) -> Any:
-        if isinstance(watcher_here(), Recorder):
-            raise NestedTraceError("A trace is already running in this thread: the traced model called tl.trace.")
-        recorder = Recorder(session)
-        session.rng[-1] = generator_state()
-        recorder.add_state()
-        recorder.add_inputs(call)
-        try:
-            with watching(recorder):
-                out = recorder.leave(call.run())
-        except Halt:
-            out = None
-        finally:
-            session.abandon(session.scopes[0])
-        session.outputs += [Output(path, recorder.vid_of(array)) for path, array in containers.leaves(out)]
-        recorder.warn_of_unknown()
-        return out
-
-    def recording(
-        self, model: Any, discovery: Discovery, plan: Plan, steps: Steps
-    ) -> AbstractContextManager[Callable[[Call], Any]]:
-        return recording(model, plan, steps)
-
-    def own_state(self, model: Any) -> Mapping[str, Any]:
-        state = self.discover(Call(model, (), {})).state
-        return {each.address: Array(each.array.data) for each in state if each.is_buffer}
-
-    def leaves(self, value: Any) -> Iterator[tuple[str, Any]]:
-        return containers.leaves(value)
-
-    def replaced(self, value: Any, arrays: Mapping[int, Any]) -> Any:
-        return containers.replaced(value, arrays)
-
     def call(
         self, row: Row, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_differentiable: bool = False
     ) -> Any:
-        assert row.func.func is not None
         watcher = watcher_here()
         if is_differentiable and isinstance(watcher, Tape):
             return watcher.operation(OPERATIONS[row.func.name], args, dict(kwargs))
-        return row.func.func(*args, **kwargs)
+        return super().call(row, args, kwargs)
 
     def grad(self, function: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
         return grad(function, arrays)
 
     @contextmanager
     def preserve(self, call: Call, discovery: Discovery) -> Iterator[Call]:
-        given = [array for _, array in containers.leaves((call.args, dict(call.kwargs)))]
+        given = [array for _, array in self.leaves((call.args, dict(call.kwargs)))]
         held = [(array, array.data) for array in [*given, *(state.array for state in discovery.state)]]
         bound = [(module, dict(module.buffers)) for _, module in discovery.modules if module is not None]
         generator = generator_state()
