@@ -35,10 +35,10 @@ demo: .venv/stamp  ## Trace AlexNet on a photograph; pictures and trace file go 
 test: lint test-core test-torch test-integration  ## All checks and tests; each framework in a process of its own
 
 test-core: .venv-core/stamp  ## Core and its tests, where no framework is installed
-	$(PY_CORE) -m pytest tests/core
+	$(PY_CORE) -m pytest tests/core tests/conformance/test_toy.py tests/conformance/test_planted_faults.py
 
 test-torch: .venv/stamp  ## The PyTorch plugin's tests
-	$(PY) -m pytest tests/torch
+	$(PY) -m pytest tests/torch tests/conformance/test_torch.py
 
 test-integration: .venv/stamp  ## The façade, the documentation's examples, the workspace
 	$(PY) -m pytest tests/integration
@@ -55,7 +55,7 @@ bench: .venv-zoo/stamp  ## Measure what tracing costs, and write the table into 
 	HF_HUB_OFFLINE=1 $(PY_ZOO) -m benchmarks.run
 
 test-zoo: .venv-zoo/stamp  ## Trace the architectures of torchvision, timm and transformers (long)
-	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo tests/integration/test_readme_page.py
+	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo tests/integration/test_readme_page.py tests/integration/test_readme_page_steering.py
 
 clean:  ## Remove the environments, caches and outputs
 	rm -rf .venv .venv-core .venv-zoo demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

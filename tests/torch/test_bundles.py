@@ -12,7 +12,7 @@ from torch import nn
 import torchlens as tl
 from tests.core.bundled import Net, X
 from torchlens_core.backend import Call
-from torchlens_core.bundle.divergence import DEFAULT
+from torchlens_core.bundle.settings_compared import DEFAULT
 from torchlens_core.plan import Plan
 from torchlens_core.testing.toy import ToyBackend
 from torchlens_core.tracing import run
@@ -105,6 +105,13 @@ def test_running_statistics_are_named(model: ConvNet, x: torch.Tensor) -> None:
     other.bn1.running_mean += 1
     found = tl.bundle([tl.trace(model, x), tl.trace(other, x)]).first_divergence()
     assert found is not None and found.site.where == "bn1.running_mean"
+
+
+def test_another_momentum_is_named(x: torch.Tensor) -> None:
+    norms = [nn.BatchNorm2d(3, momentum=momentum) for momentum in (0.1, 0.9)]
+    found = tl.bundle([tl.trace(norm, x) for norm in norms]).first_divergence()
+    assert found is not None and found.site.where == "running_mean" and found.ops[0].buffer_version == 2
+    assert len(found.hints) == 1 and found.hints[0].startswith("the statistics moved 9 times as far: the momentum")
 
 
 def test_a_dropout_in_training_draws_random_numbers(x: torch.Tensor) -> None:
@@ -291,3 +298,4 @@ def test_a_port_from_another_framework() -> None:
     port.second.weight.data = port.second.weight.data.T.contiguous()
     found = tl.bundle({"toy": toy, "torch": tl.trace(port, x)}).first_divergence()
     assert found is not None and found.module == "second:1" and found.inputs_agree
+    assert found.hints == ("its weights are square: they may be loaded transposed",)

@@ -43,6 +43,7 @@ class Func:
 
     __slots__ = (
         "func",
+        "gives_written",
         "name",
         "output_names",
         "path",
@@ -64,6 +65,7 @@ class Func:
         random: bool = False,
         undefined: bool = False,
         silent: bool = False,
+        gives_written: bool = False,
         output_names: tuple[str, ...] = (),
     ) -> None:
         self.func = func  # None in a loaded trace, until the backend resolves `path`
@@ -74,6 +76,7 @@ class Func:
         self.random = random
         self.undefined = undefined  # empty() and the like: the values mean nothing
         self.silent = silent  # a read such as .shape: never an Op
+        self.gives_written = gives_written  # what it writes it returns, after its results: arrays never change
         self.output_names = output_names
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,6 +110,8 @@ class Replay:
     def _run(self, index: int, row: Row) -> dict[int, Any]:
         env = self._env
         written = self._program.writes.get(index, ())
+        if row.func.gives_written:
+            return self._run_giving(index, row, written)
         if written:
             self._before_write([env[old] for old, _ in written if old in env])
         apart = self._apart(index, row) if written else {}
@@ -121,6 +123,17 @@ class Replay:
             made[vid] = env[vid] = env.get(vid, array)
         if apart:
             self._write_changed(index, made, apart)
+        for vid in made:
+            self._put(vid, made)
+        return made
+
+    def _run_giving(self, index: int, row: Row, written: Sequence[tuple[int, int]]) -> dict[int, Any]:
+        """Run a row that returns what it writes, as new arrays after its results."""
+        arrays = [array for _, array in self._backend.leaves(self._call(index, row, {}))]
+        count = len(arrays) - len(written)
+        made = dict(self._returned(index, row, arrays[:count]))
+        made |= {new: array for (_, new), array in zip(written, arrays[count:], strict=True)}
+        self._env |= made
         for vid in made:
             self._put(vid, made)
         return made

@@ -49,9 +49,10 @@ def align(traces: Sequence[Trace], reference: int = 0, renames: Mapping[int, Ren
     for position in dict.fromkeys((reference, *range(len(traces)))):
         seen = dict.fromkeys(graph_of.values())
         graph_of[position] = next((p for p in seen if is_same_graph(traces[p], traces[position])), position)
-    merged = _Merged()
+    is_levelled = len({trace.backend_name for trace in traces}) > 1
+    merged = _Merged(is_levelled)
     for position in dict.fromkeys(graph_of.values()):
-        merged.add(position, places(traces[position], (renames or {}).get(position, str)))
+        merged.add(position, places(traces[position], (renames or {}).get(position, str), is_levelled=is_levelled))
     first = tuple(graph_of[position] for position in range(len(traces)))
     return Alignment(tuple(merged.columns[position] for position in first), first)
 
@@ -59,14 +60,15 @@ def align(traces: Sequence[Trace], reference: int = 0, renames: Mapping[int, Ren
 class _Merged:
     """The sites of the traces added so far, each with the place that it has in the first trace that has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_levelled: bool) -> None:
+        self._is_levelled = is_levelled
         self.places: list[Place] = []
         self.columns: dict[int, array[int]] = {}  # trace -> its node at each site
 
     def add(self, trace: int, found: Mapping[int, Place]) -> None:
         """Match the places of one more trace with the sites, and put what has no counterpart between them."""
         nodes, places = list(found), list(found.values())
-        pairs = match(self.places, places) if self.places else []
+        pairs = match(self.places, places, decomposed=self._is_levelled) if self.places else []
         order = _merged_order(len(self.places), len(places), pairs)
         self.columns = {
             other: array("q", (column[site] if site >= 0 else _NONE for site, _ in order))

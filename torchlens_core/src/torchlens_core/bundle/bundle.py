@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import BundleError, UnknownMember, UnlikeGraphs, ValueNotSaved, nearest
+from ..errors import BundleError, OptionError, UnknownMember, UnlikeGraphs, ValueNotSaved, nearest
 from ..records.trace import Trace
 from ..show.quantities import counted
 from ..show.untrusted import visible
 from .alignment import Alignment, align, where_graphs_part
+from .axes_matching import MatchedAxes
 from .comparison import Comparison
+from .decomposed import join_by_value, part_unlike
 from .difference import Difference, differences
 from .divergence import Divergence, first_divergence
 from .lookup import SiteSpec, SitesSpec, find_sites, only
 from .member_table import member_table, summary
 from .members import Facts, Members, checked_facts, named_traces
 from .metrics import Array, MetricSpec, metric_of, metrics_of
-from .pair import Pair
-from .places import RenameSpec, renaming
+from .pair import Pair, aligned_values, in_run_order
+from .places import Rename, RenameSpec, renaming
 from .relationship import Relationship
+from .same_modules import likely_names, same_modules
 from .sites import Site, Sites
 from .table import Table
-from .values import value_of
 
+if TYPE_CHECKING:
+    from ..draw.drawing import Drawing
+
+RenameSpecs = Mapping[str, RenameSpec] | Literal["auto"] | None
 DIFF_METRICS = ("relative_error", "cosine", "max_abs")
 
 
@@ -35,7 +42,7 @@ def bundle(
     baseline: str | None = None,
     *,
     facts: Facts | None = None,
-    rename: Mapping[str, RenameSpec] | None = None,
+    rename: RenameSpecs = None,
 ) -> Bundle:
     """Hold several traces side by side, to compare what they computed.
 
@@ -47,7 +54,8 @@ def bundle(
         baseline: the member that others are compared with, and whose labels name the sites; without it, the first.
         facts: what is known of members, as columns of ``bundle.table()``: ``{'patched': {'layer': 3}}``.
         rename: for members whose modules have other addresses than the baseline's: what turns theirs into those, a
-            mapping of beginnings ``{'port': {'encoder.layers': 'blocks'}}`` or a function.
+            mapping of beginnings ``{'port': {'encoder.layers': 'blocks'}}``, a function, or ``'auto'``, by what modules
+            do and in which order. ``'auto'`` alone is meant for all.
 
     Raises:
         BundleError: there are no members, a name is taken twice, something is no trace.
@@ -65,6 +73,7 @@ class Bundle(Mapping[str, Trace]):
     Attributes:
         baseline: name of the member that was named so; None where none was.
         facts: what is known of each member.
+        renamed: of members whose modules have other addresses, what turns these into the reference's.
     """
 
     def __init__(
@@ -73,15 +82,28 @@ class Bundle(Mapping[str, Trace]):
         baseline: str | None = None,
         *,
         facts: Facts | None = None,
-        rename: Mapping[str, RenameSpec] | None = None,
+        rename: RenameSpecs = None,
     ) -> None:
         self._members = named_traces(members)
         self._positions = {name: position for position, name in enumerate(self._members)}
-        for name in (*([] if baseline is None else [baseline]), *(rename or {})):
-            self.position(name)
         self.baseline = baseline
+        if baseline is not None:
+            self.position(baseline)
         self.facts = checked_facts(facts, self._members)
-        self._renames = {self.position(name): renaming(spec, self[name]) for name, spec in (rename or {}).items()}
+        self.renamed = self._renamed(rename)
+        self._renames = {self.position(name): renaming(spec, self[name]) for name, spec in self.renamed.items()}
+        self._matched: dict[tuple[str, str], MatchedAxes] = {}
+
+    def _renamed(self, asked: RenameSpecs) -> dict[str, Mapping[str, str] | Rename]:
+        """Of each member whose modules have other addresses, what turns them into those of the reference."""
+        if isinstance(asked, str):
+            asked = dict.fromkeys((name for name in self if name != self.reference), asked)
+        found: dict[str, Mapping[str, str] | Rename] = {}
+        for name, spec in (asked or {}).items():
+            if isinstance(spec, str) and spec != "auto":
+                raise OptionError(f"rename is 'auto', a mapping of beginnings or a function; got {spec!r:.80}.")
+            found[name] = same_modules(self[name], self[self.reference]) if isinstance(spec, str) else spec
+        return found
 
     # -- members ---------------------------------------------------------------------------------------------------
 
@@ -132,7 +154,9 @@ class Bundle(Mapping[str, Trace]):
     @cached_property
     def alignment(self) -> Alignment:
         """Which nodes of the members belong together."""
-        return align(list(self._members.values()), self.position(self.reference), self._renames)
+        traces, reference = list(self._members.values()), self.position(self.reference)
+        found = part_unlike(align(traces, reference, self._renames), traces, reference)
+        return join_by_value(found, traces, reference)
 
     @property
     def sites(self) -> Sites:
@@ -173,6 +197,8 @@ class Bundle(Mapping[str, Trace]):
     def stack(self, site: SiteSpec) -> Array:
         """The values of all members at one site: an array [members, ...], of the element type that fits all.
 
+        Where members have other layouts, the axes are those of the reference.
+
         Raises:
             UnlikeGraphs: a member lacks the site, or has another shape there.
             ValueNotSaved: the value of a member was not saved.
@@ -185,7 +211,7 @@ class Bundle(Mapping[str, Trace]):
                 raise ValueNotSaved(
                     f"{found.key} was not saved in {name!r}. Run its trace again with {op.how_to_save()}."
                 )
-        values = [value_of(op, name) for name, op in found.items()]
+        values = list(aligned_values(found).values())
         arrays = [value.array for value in values if value.array is not None]
         if len(arrays) < len(values):
             raise BundleError(f"{found.key} cannot be stacked: {next(value.why for value in values if value.why)}.")
@@ -211,7 +237,10 @@ class Bundle(Mapping[str, Trace]):
         left, right = (self.alignment.nodes[self.position(name)] for name in (a, b))
         both = sum(x >= 0 and y >= 0 for x, y in zip(left, right, strict=True))
         only_a, only_b = (sum(node >= 0 for node in column) - both for column in (left, right))
-        return Relationship(a, b, both, only_a, only_b, self._parting(a, b))
+        renamed = {name: spec for name, spec in self.renamed.items() if name in (a, b) and isinstance(spec, Mapping)}
+        parting = self._parting(a, b)
+        likely = likely_names(self[b], self[a]) if parting is not None and not self.renamed else {}
+        return Relationship(a, b, both, only_a, only_b, parting, renamed, likely)
 
     def where_they_part(self) -> str:
         """In words, where the graph of the first member that has another one parts from the reference's."""
@@ -325,6 +354,36 @@ class Bundle(Mapping[str, Trace]):
         """
         return first_divergence(self._pairs(a, b), rtol, atol)
 
+    def draw(
+        self,
+        vis_outpath: str | os.PathLike[str] = "divergence",
+        metric: MetricSpec = "relative_error",
+        *,
+        a: str | None = None,
+        b: str | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        **options: Any,
+    ) -> Drawing:
+        """Draw the graph of one member, each Op coloured by how far another member is from it.
+
+        Green is equal up to rounding; from yellow to red goes the scale of the metric, 1e-6 to 1; grey has no number,
+        and a dashed outline an Op that ``b`` lacks. What ``b`` alone ran stands in the caption.
+
+        Args:
+            vis_outpath: the file, with or without its ending.
+            metric: as of :meth:`compare_at`.
+            a, b: names of members, as of :meth:`diff`; the graph is that of ``a``.
+            rtol, atol: what counts as equal, as of :meth:`first_divergence`.
+            options: of :meth:`Trace.draw`; ``node_spec_fn`` is given the coloured nodes.
+        """
+        from .picture import Measured, draw
+
+        pairs = self._pairs(a, b)
+        measured = Measured(pairs, metric_of(metric), rtol, atol)
+        alone = [pair.right for pair in pairs if pair.left is None and pair.right is not None]
+        return draw(measured, self[pairs[0].names[0]], alone, vis_outpath, options)
+
     def table(self, *columns: Any, metric: MetricSpec = "relative_error", **named: Any) -> Table:
         """One row a member: its facts, and what is asked for.
 
@@ -364,11 +423,18 @@ class Bundle(Mapping[str, Trace]):
     def _pairs(self, a: str | None, b: str | None) -> list[Pair]:
         """The two members at every site that one of them has."""
         names = self._pair(a, b)
-        if names not in self._paired:
-            pairs = [Pair(site, *names) for site in self.sites]
-            present = in_run_order([pair for pair in pairs if pair.left is not None or pair.right is not None])
-            self._matched[names] = MatchedAxes(present)
-        ...
+        pairs = (self.pair(site, *names) for site in self.sites)
+        return [pair for pair in pairs if pair.left is not None or pair.right is not None]
+
+    def pair(self, site: Site, a: str, b: str) -> Pair:
+        """Two members at a site."""
+        return Pair(site, a, b, self.matched_axes(a, b))
+
+    def matched_axes(self, a: str, b: str) -> MatchedAxes:
+        """How the axes of ``b`` go onto those of ``a``, site by site."""
+        if (a, b) not in self._matched:
+            self._matched[a, b] = MatchedAxes(in_run_order([Pair(site, a, b) for site in self.sites]))
+        return self._matched[a, b]
 
     # -- showing ---------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ import numpy as np
 from ..errors import BundleError, UnlikeGraphs, ValueNotSaved
 from ..show.quantities import counted
 from .metrics import Array, Metric, Reading
+from .pair import aligned_values
 from .sites import Site
 from .table import Table
-from .values import in_float64, value_of
+from .values import in_float64
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -46,7 +47,7 @@ class Comparison(Table):
     # -- one site --------------------------------------------------------------------------------------------------
 
     def _of_one_site(self, site: Site) -> tuple[str, list[str], list[dict[str, Any]]]:
-        values = {name: value_of(op, name) for name, op in site.items()}
+        values = aligned_values(site)
         if sum(value.array is not None for value in values.values()) < 2:
             raise self._too_few(site, [value.why for value in values.values() if value.why])
         readings = self._pairs(0)
@@ -125,7 +126,7 @@ class Comparison(Table):
 
 def _pairwise(site: Site, metric: Metric) -> dict[tuple[str, str], Reading]:
     """The metric for every pair of members, those without a value too."""
-    values = {name: value_of(op, name) for name, op in site.items()}
+    values = aligned_values(site)
     wide = {name: in_float64(value.array) for name, value in values.items() if value.array is not None}
     readings: dict[tuple[str, str], Reading] = {}
     for row in values:
@@ -141,15 +142,7 @@ def _pairwise(site: Site, metric: Metric) -> dict[tuple[str, str], Reading]:
 
 def _against(site: Site, reference: str, others: Sequence[str], metric: Metric) -> dict[str, Reading]:
     """The metric for each member against the reference."""
-    expected = value_of(site[reference], reference)
-    if expected.array is None:
-        return {name: Reading(None, expected.why) for name in others}
-    wide = in_float64(expected.array)
-    readings = {}
-    for name in others:
-        value = value_of(site[name], name)
-        readings[name] = Reading(None, value.why) if value.array is None else metric.read(wide, in_float64(value.array))
-    return readings
+    return {name: site.bundle.pair(site, reference, name).read().measure(metric) for name in others}
 
 
 def _notes(reasons: Any) -> str | None:

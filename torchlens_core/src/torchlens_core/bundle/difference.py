@@ -16,9 +16,10 @@ from .table import Table
 class Difference(Table):
     """Metrics of the difference between two members, one row a site.
 
-    Columns are ``site``; the label in ``b`` where it is another; ``where`` in the model; one for each metric, with
-    ``a`` as the reference; ``agrees``, whether the values are equal within the tolerance (None where they cannot be
-    compared); and ``note``, why there is no number.
+    Columns are ``site``; the label in ``b`` where it is another; ``where`` in the model; ``axes``, the order in which
+    those of ``b`` were taken, where it is another; one for each metric, with ``a`` as reference; ``agrees``, whether
+    the values are equal within the tolerance (None where they cannot be compared); and ``note``, why there is no number
+    or what is to be known of the axes.
 
     Attributes:
         a, b: names of the members.
@@ -100,18 +101,20 @@ def differences(
         values = pair.read()
         readings = {metric.name: values.measure(metric) for metric in metrics}
         notes = dict.fromkeys(reading.why for reading in readings.values() if reading.why)
+        notes |= {values.axes.note: None} if values.axes is not None and values.axes.note else {}
         rows.append(
             {
                 "site": pair.site.key,
                 other: pair.other_label,
                 "where": pair.site.where,
                 "depth": None if pair.left is None else pair.left.max_distance_from_input,
+                "axes": (values.axes and str(values.axes)) or None,
                 **{name: reading.value for name, reading in readings.items()},
                 "agrees": values.agree(rtol, atol),
                 "note": "; ".join(notes) or None,
             }
         )
-    columns = ["site", *_if_any(rows, other), "where", *(["depth"] if depth else [])]
+    columns = ["site", *_if_any(rows, other), "where", *(["depth"] if depth else []), *_if_any(rows, "axes")]
     columns += [*(metric.name for metric in metrics), "agrees", *_if_any(rows, "note")]
     title = f"{names[0]!r} against {names[1]!r}, {counted(len(rows), 'site')}"
     return Difference(names, title, columns, rows, [pair.site for pair in pairs], metrics)

@@ -8,18 +8,16 @@ from typing import Any, Final
 
 from ..records.op import Op
 from ..show.text import joined, shape_text, value_text
+from .axes import Axes
+from .axes_matching import through
+from .levels import levelled
 from .metrics import METRICS, Reading
-from .pair import Pair, check_saved
+from .mistakes import Suspect, mistakes
+from .pair import Pair, TwoValues, check_saved, in_run_order
+from .settings_compared import differing_settings
 from .sites import Site, label_of
 from .table import number_text
 
-
-class _Default:
-    def __repr__(self) -> str:
-        return "its default"
-
-
-DEFAULT: Final = _Default()  # of a setting that was not given, or given as what it is by default
 SHOWN: Final = tuple(METRICS[name] for name in ("relative_error", "cosine", "max_abs"))
 
 
@@ -35,7 +33,9 @@ class Divergence:
         inputs: of each array that the Op took, its label in ``a`` and whether it agrees: True, False, or None where
             that is not known (it was not saved, or ``b`` took something else).
         settings: arguments that are not the same: name -> (in ``a``, in ``b``); ``DEFAULT`` stands for what a function
-            does unless told otherwise.
+            does unless told otherwise. Of functions of two frameworks what both are known to be set to.
+        axes: how the axes of ``b`` were put in the order of ``a``; None where they cannot be.
+        hints: in words, which of the classical mistakes it looks like.
         not_compared: how many shared sites that ran before were not saved in both.
         unmatched: sites that ran before in one of the two alone.
     """
@@ -47,6 +47,8 @@ class Divergence:
     readings: Mapping[str, Reading]
     inputs: Mapping[str, bool | None]
     settings: Mapping[str, tuple[Any, Any]]
+    axes: Axes | None
+    hints: Sequence[str]
     not_compared: int
     unmatched: Sequence[Site]
 
@@ -86,6 +88,8 @@ class Divergence:
         if self.inputs:
             words = {True: "agrees", False: "differs", None: "not compared"}
             hints.append("took " + ", ".join(f"{label} ({words[agrees]})" for label, agrees in self.inputs.items()))
+        if self.axes is not None and str(self.axes):
+            hints.append(f"axes of {self.b!r} taken as {self.axes}")
         if op.param_addresses:
             hints.append(f"uses the parameters {', '.join(op.param_addresses)}")
         if op.constants:
@@ -97,6 +101,7 @@ class Divergence:
                 hints.append(f"changed in {name!r} by {', '.join(each.interventions)}")
         if op.is_random:
             hints.append("draws random numbers")
+        hints += [f"likely: {hint}" for hint in self.hints]
         if self.unmatched:
             more = ", ..." if len(self.unmatched) > 5 else ""
             hints.append(f"in one alone, before: {', '.join(site.key for site in self.unmatched[:5])}{more}")
@@ -117,7 +122,7 @@ def first_divergence(pairs: Sequence[Pair], rtol: float | None, atol: float | No
     check_saved(pairs)
     agreement: dict[Site, bool | None] = {}
     unmatched: list[Site] = []
-    for pair in _in_run_order(pairs):
+    for pair in in_run_order(pairs):
         if pair.ops is None:
             unmatched.append(pair.site)
             continue
@@ -130,39 +135,59 @@ def first_divergence(pairs: Sequence[Pair], rtol: float | None, atol: float | No
                 b=pair.names[1],
                 ops=pair.ops,
                 readings={metric.name: values.measure(metric) for metric in SHOWN},
-                inputs=_inputs(pair.site, *pair.ops, agreement),
-                settings=_settings(*pair.ops),
+                inputs=_inputs(pair, agreement),
+                settings=differing_settings(*pair.ops),
+                axes=values.axes,
+                hints=tuple(_mistakes(pair, values, agreement, unmatched)),
                 not_compared=sum(known is None for known in agreement.values()),
                 unmatched=tuple(unmatched),
             )
     return None
 
 
-def _in_run_order(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs in the order in which ``a`` ran; what it lacks follows what it follows in the bundle."""
-    keys: list[int] = []
-    for pair in pairs:
-        keys.append(pair.left.raw_index if pair.left is not None else keys[-1] if keys else -1)
-    return [pairs[n] for n in sorted(range(len(pairs)), key=keys.__getitem__)]
+def _mistakes(
+    pair: Pair, values: TwoValues, agreement: Mapping[Site, bool | None], unmatched: Sequence[Site]
+) -> list[str]:
+    """What it may be; nothing where an intervention or chance explains it."""
+    assert pair.ops is not None
+    if values.arrays is None or any(op.is_changed or op.is_random for op in pair.ops):
+        return []
+    taken = [pair.site.bundle.pair(site, *pair.names) for site in _taken(pair)]
+    read = [each.read() for each in taken]
+    agreed = [two.arrays for each, two in zip(taken, read, strict=True) if agreement.get(each.site) and two.arrays]
+    return mistakes(
+        Suspect(
+            names=pair.names,
+            ops=pair.ops,
+            arrays=values.arrays,
+            taken=agreed[0][0] if agreed else None,
+            axes_taken=tuple(two.axes for two in read if two.axes is not None),
+            unmatched=tuple(op for site in unmatched for op in site.ops.values()),
+        )
+    )
 
 
-def _inputs(site: Site, left: Op, right: Op, agreement: Mapping[Site, bool | None]) -> dict[str, bool | None]:
+def _taken(pair: Pair) -> list[Site]:
+    """The sites that both Ops took something from.
+
+    Of an operation that is several in one of the two, its inputs are those of the first of these.
+    """
+    assert pair.ops is not None
+    is_one = levelled(pair.ops[0].type) == levelled(pair.ops[1].type)
+    taken = (op.parent_ops() if is_one else through(op, pair, side, back=True)[0] for side, op in enumerate(pair.ops))
+    left, right = ([pair.site.bundle.at(op) for op in ops] for ops in taken)
+    return [site for site in left if site in right]
+
+
+def _inputs(pair: Pair, agreement: Mapping[Site, bool | None]) -> dict[str, bool | None]:
     """Whether what the Op of ``a`` took agrees with what that of ``b`` took."""
-    taken = {site.bundle.at(op) for op in right.parent_ops()}
+    assert pair.ops is not None
+    taken = _taken(pair)
     found: dict[str, bool | None] = {}
-    for parent in left.parent_ops():
-        where = site.bundle.at(parent)
+    for parent in pair.ops[0].parent_ops():
+        where = pair.site.bundle.at(parent)
         found[label_of(parent)] = agreement.get(where) if where in taken else None
     return found
-
-
-def _settings(left: Op, right: Op) -> dict[str, tuple[Any, Any]]:
-    """Arguments that two calls of one function were given otherwise; of two functions nothing can be said."""
-    if (left.trace.backend_name, left.func_name) != (right.trace.backend_name, right.func_name):
-        return {}
-    a, b = left.settings, right.settings
-    both = {name: (a.get(name, DEFAULT), b.get(name, DEFAULT)) for name in {**a, **b}}
-    return {name: (x, y) for name, (x, y) in both.items() if value_text(x) != value_text(y)}
 
 
 def _described(op: Op) -> str:

@@ -4,8 +4,10 @@
   with the call around it, so that ``relu(x)`` finds ``self.act(x)``, and a wrapper does no harm.
 - Directly in one call, operations go together by type, in order: the longest common subsequence of their types, with
   the calls inside standing among them as landmarks. No two pairs of one call cross. Where the sequences differ, a pair
-  counts if a neighbour confirms it: a parent or a child of both is a pair too. So the ``reshape`` before one kind of
-  attention is not taken for the one after another.
+  counts if a neighbour confirms it: a parent or a child of both is a pair too, what only arranges an array looked
+  through. So the ``reshape`` before one kind of attention is not taken for the one after another.
+- Between frameworks, where one operation may be several in the other: the last ones of a call go together where one of
+  the two ran nothing else in it.
 - Inputs and outputs go together by name, and those that are left by order; buffers by address and version.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from .levels import ARRANGING, levelled
 from .places import Place
 from .subsequence import Pairs, common_subsequence
 
@@ -21,8 +24,12 @@ _LANDMARK = -1
 _Sequence = tuple[list[str], list[int]]  # tokens, and the position of each place (landmarks have none)
 
 
-def match(left: Sequence[Place], right: Sequence[Place]) -> Pairs:
-    """Positions of places that belong together. Swapped arguments give swapped pairs."""
+def match(left: Sequence[Place], right: Sequence[Place], *, decomposed: bool = False) -> Pairs:
+    """Positions of places that belong together. Swapped arguments give swapped pairs.
+
+    Args:
+        decomposed: whether one operation may be several on the other side.
+    """
     calls = _calls(left) & _calls(right)
     certain: Pairs = []
     likely: Pairs = []
@@ -32,6 +39,9 @@ def match(left: Sequence[Place], right: Sequence[Place]) -> Pairs:
         common = common_subsequence(left_tokens, right_tokens)
         found = [(left_places[x], right_places[y]) for x, y in common if left_places[x] != _LANDMARK]
         (certain if left_tokens == right_tokens else likely).extend(found)
+        if decomposed and call and not common and 1 in (len(left_places), len(right_places)):
+            last = left_places[-1], right_places[-1]
+            certain += [last] if _LANDMARK not in last else []
     for group in ("input", "output"):
         certain += _by_name_then_order(_named(left, group), _named(right, group))
     buffers = dict(_named(right, "buffer"))
@@ -42,13 +52,27 @@ def match(left: Sequence[Place], right: Sequence[Place]) -> Pairs:
 def _confirmed(likely: Pairs, certain: Pairs, left: Sequence[Place], right: Sequence[Place]) -> Pairs:
     """The likely pairs of which a parent or a child is a pair too; those with no neighbours at all need none."""
     counterpart = dict(likely + certain)
+    before_left = _before(left, set(counterpart))
+    before_right = _before(right, set(counterpart.values()))
     confirmed: set[int] = set()  # on the left
     for child, other in counterpart.items():
-        for parent in left[child].parents:
-            if counterpart.get(parent) in right[other].parents:
+        for parent in before_left[child]:
+            if counterpart.get(parent) in before_right[other]:
                 confirmed.update((child, parent))
     joined_left, joined_right = _with_neighbours(left), _with_neighbours(right)
     return [(x, y) for x, y in likely if x in confirmed or (x not in joined_left and y not in joined_right)]
+
+
+def _before(places: Sequence[Place], paired: set[int]) -> list[set[int]]:
+    """Of each place its parents, and the parents of those that only arrange an array and have no counterpart."""
+    before: list[set[int]] = []
+    for place in places:
+        found = set(place.parents)
+        for parent in place.parents:
+            if parent not in paired and parent < len(before) and levelled(places[parent].token) in ARRANGING:
+                found |= before[parent]
+        before.append(found)
+    return before
 
 
 def _with_neighbours(places: Sequence[Place]) -> set[int]:

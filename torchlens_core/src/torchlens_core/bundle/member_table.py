@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..selectors import Selector
 from ..show.quantities import counted
 from .metrics import MetricSpec, metric_of
-from .pair import Pair
 from .table import Table
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def _column(bundle: Bundle, spec: Any, metric: MetricSpec) -> dict[str, Any]:
     if _is_function(spec):
         return {name: spec(trace) for name, trace in bundle.items()}
     site, measured = bundle.at(spec), metric_of(metric)
-    return {name: Pair(site, bundle.reference, name).read().measure(measured).value for name in bundle}
+    return {name: bundle.pair(site, bundle.reference, name).read().measure(measured).value for name in bundle}
 
 
 def _is_function(spec: Any) -> bool:

@@ -100,3 +100,24 @@ def check_saved(pairs: Sequence[Pair]) -> None:
         f"There is no site at which the values of both {a!r} and {b!r} were saved. Run the trace of "
         f"{' and '.join(map(repr, unsaved))} again with save=True, or with save= the sites to compare."
     )
+
+
+def in_run_order(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs in the order in which ``a`` ran; what it lacks follows what it follows in the bundle."""
+    keys: list[int] = []
+    for pair in pairs:
+        keys.append(pair.left.raw_index if pair.left is not None else keys[-1] if keys else -1)
+    return [pairs[n] for n in sorted(range(len(pairs)), key=keys.__getitem__)]
+
+
+def aligned_values(site: Site) -> dict[str, Value]:
+    """The value of each member at a site, with the axes of the reference, or of the first member that has a value."""
+    values = {name: value_of(op, name) for name, op in site.items()}
+    bundle = site.bundle
+    known = [name for name in (bundle.reference, *bundle) if values[name].array is not None]
+    for name in known[1:]:
+        axes = bundle.matched_axes(known[0], name).of(Pair(site, known[0], name), values[known[0]], values[name])
+        array = values[name].array
+        if axes is not None and array is not None and name != known[0]:
+            values[name] = Value(axes.apply(array))
+    return values

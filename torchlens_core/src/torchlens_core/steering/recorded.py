@@ -48,8 +48,9 @@ def recorded(session: Session, backend: Backend, arguments: Arguments | None) ->
     """What a run leaves, when it is over; ``arguments`` are copies from before, where a replay was asked for."""
     if arguments is None:
         return Recorded(session.plan)
-    inputs = (source.vid for source in session.sources if source.kind == "input")
-    session.constants |= zip(inputs, (array for _, array in backend.leaves(arguments)), strict=False)
+    inputs = [source.vid for source in session.sources if source.kind == "input"]
+    if not session.constants.keys() >= set(inputs):  # a backend whose arrays never change has noted them itself
+        session.constants |= zip(inputs, (array for _, array in backend.leaves(arguments)), strict=False)
     arrays = session.discovery.parameters()
     params = {
         source.vid: session.arrays.hold(arrays[source.address]) for source in session.sources if source.kind == "param"
