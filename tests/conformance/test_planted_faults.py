@@ -207,7 +207,7 @@ def arrays_of_no_framework(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ToyArrays, "from_numpy", lambda self, array: np.asarray(array))
 
 
-@fault("threads and failure", "A thread")
+@fault("threads and failure", "interception that is thread-local")
 def one_watcher_for_all_threads(patch: pytest.MonkeyPatch) -> None:
     class Global:
         watcher = None

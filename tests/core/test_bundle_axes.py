@@ -18,7 +18,6 @@ from torchlens_core.records.trace import Trace
 from torchlens_core.testing.strategies import programs
 from torchlens_core.testing.toy import ToyArrays
 from torchlens_core.testing.toy_framework import (
-    OPERATIONS,
     Array,
     Module,
     Parameter,
@@ -43,12 +42,6 @@ layer_norm = toy_operation(
     "layer_norm", lambda x, eps=1e-5: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
 )
 STEPS: dict[str, Callable[[Any], Any]] = {"relu": relu, "tanh": tanh, "sin": sin, "exp": exp, "twice": lambda x: x + x}
-
-
-@pytest.fixture(autouse=True)
-def no_operation_stays_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operation of the name of another takes its place for everybody."""
-    monkeypatch.setitem(OPERATIONS, "sin", OPERATIONS["sin"])
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

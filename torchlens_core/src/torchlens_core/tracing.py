@@ -246,7 +246,7 @@ def _finish(session: Session, backend: Backend, *, recurrence: bool, keep_orphan
     repeats = session.repeats or Repeats()
     if repeats.program is None:
         repeats.program = _program(session, backend, facts)
-    program = replace(repeats.program, constants=session.constants, facts=facts)
+    program = replace(repeats.program, changes=session.steering.changes, constants=session.constants, facts=facts)
     arrays = backend.arrays
     if detach:
         session.values = {vid: arrays.hold(arrays.detach(arrays.release(held))) for vid, held in session.values.items()}

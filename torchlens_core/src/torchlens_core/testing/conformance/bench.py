@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from . import reference
 from .case import Case, Setup
 from .check import fail
 from .fixtures import Fixtures
-from .reference import Numbers
+from .reference import Numbers, Run
 
 
 class Bench:
@@ -43,9 +43,20 @@ class Bench:
         """The arrays in containers, as numpy arrays of their own."""
         return [np.array(self.fixtures.to_numpy(array)) for array in reference.leaves(value)]
 
-    def reference(self, case: Case) -> reference.Run:
-        """A case in numpy."""
-        return _reference(case)
+    def reference(self, case: Case) -> Run:
+        """A case in numpy, in the framework's order of axes."""
+        return self.in_own_axes(_reference(case))
+
+    def changed_reference(self, case: Case, number: int, change: Callable[[Numbers], Numbers]) -> Run:
+        """A case in numpy with one result changed by hand."""
+        return self.in_own_axes(reference.run(case, (number, change)))
+
+    def in_own_axes(self, run: Run) -> Run:
+        """Images with their channels where the framework has them."""
+        if not self.fixtures.channels_last:
+            return run
+        moved = ([each.transpose(0, 2, 3, 1) if each.ndim == 4 else each for each in part] for part in run)
+        return Run(*moved)
 
     def numpy(self, op: Any) -> Numbers:
         """The kept value of an Op, as the fixtures read it."""
@@ -60,9 +71,7 @@ class Bench:
     # -- comparing -------------------------------------------------------------------------------------------------
 
     def is_close(self, got: Numbers, expected: Numbers) -> bool:
-        """Whether an array of the framework holds what the reference does, in its own order of axes."""
-        if self.fixtures.channels_last and expected.ndim == 4:
-            expected = expected.transpose(0, 2, 3, 1)
+        """Whether two arrays hold the same numbers, as near as the fixtures say."""
         return got.shape == expected.shape and np.allclose(
             got.astype(np.float64), expected.astype(np.float64), self.fixtures.rtol, self.fixtures.atol
         )
@@ -79,10 +88,12 @@ class Bench:
         for number, (left, right) in enumerate(zip(got, expected, strict=True)):
             self.must_be_close(left, right, f"{what} (array {number}).")
 
-    def must_be_same_state(self, got: Mapping[str, Numbers], expected: Mapping[str, Numbers], what: str) -> None:
-        """Fail where arrays of a model are not bit for bit the same."""
+    def must_be_same_state(
+        self, got: Mapping[str, Numbers], expected: Mapping[str, Numbers], what: str, *, rtol: float = 0.0
+    ) -> None:
+        """Fail where arrays of a model are not the same: bit for bit, or as near as ``rtol``."""
         for name, array in expected.items():
-            if not np.array_equal(got[name], array, equal_nan=array.dtype.kind == "f"):
+            if not np.allclose(got[name], array, rtol, rtol / 10, equal_nan=True):
                 fail(f"{what}: {name} differs.", expected=_shown(array), got=_shown(got[name]))
 
     # -- Ops ---------------------------------------------------------------------------------------------------------
@@ -93,7 +104,7 @@ class Bench:
 
 
 @lru_cache(maxsize=256)
-def _reference(case: Case) -> reference.Run:
+def _reference(case: Case) -> Run:
     return reference.run(case)
 
 

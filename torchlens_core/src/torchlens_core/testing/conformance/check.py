@@ -98,8 +98,8 @@ class Suite:
 
     Args:
         name: of the suite.
-        job: the job of a backend without which it makes no sense; where that is declared as not implemented, so is
-            the suite.
+        job: the jobs of a backend without which it makes no sense, separated by spaces; where one is declared as not
+            implemented, so is the suite.
     """
 
     def __init__(self, name: str, job: str = "") -> None:
@@ -145,9 +145,10 @@ class _Declared:
 
     def why(self, suite: str, name: str, case: Case | None, needs: frozenset[str], job: str) -> str:
         """Why a check is not to be run; empty where it is."""
-        missing = getattr(type(self.backend), job, None) if job else None
-        if isinstance(missing, not_implemented):
-            return f"{job}: {missing.why}"
+        for each in job.split():
+            missing = getattr(type(self.backend), each, None)
+            if isinstance(missing, not_implemented):
+                return f"{each}: {missing.why}"
         keys = [suite, f"{suite}/{name}", *sorted(needs), *([case.name] if case is not None else [])]
         return next((f"{key}: {self.fixtures.cannot[key]}" for key in keys if key in self.fixtures.cannot), "")
 

@@ -120,7 +120,7 @@ def several_inputs(fw: Fixtures) -> Any:
 def one_array_given_twice(fw: Fixtures) -> Any:
     """The same array as two arguments is two inputs; an operation that takes an array twice has one edge."""
     given = x(fw)
-    return lambda x, y: x * x + y, given, given
+    return lambda x, y: x * x + x, given, given
 
 
 @NETWORKS(

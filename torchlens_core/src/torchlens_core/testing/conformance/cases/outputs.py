@@ -69,14 +69,14 @@ def a_tuple(fw: Fixtures) -> Any:
     mul_1_1 <- input_1 -> self:1
     relu_1_2 <- input_1 -> self:1
     tanh_1_3 <- input_1 -> self:1
-    output_1 = output.logits <- mul_1_1
-    output_2 = output.hidden.0 <- relu_1_2
-    output_3 = output.hidden.1 <- tanh_1_3
+    output_1 = output.first <- mul_1_1
+    output_2 = output.second.0 <- relu_1_2
+    output_3 = output.second.1 <- tanh_1_3
     """
 )
 def a_dict(fw: Fixtures) -> Any:
     """Containers in containers: outputs by path."""
-    return lambda x: {"logits": x * 2, "hidden": [fw.relu(x), fw.tanh(x)]}, x(fw)
+    return lambda x: {"first": x * 2, "second": [fw.relu(x), fw.tanh(x)]}, x(fw)
 
 
 @OUTPUTS(

@@ -138,7 +138,10 @@ def _below_parameters(trace: Any) -> set[str]:
 # -- replay and validation ---------------------------------------------------------------------------------------------
 
 
-@REPLAY.each("Backend.call, Backend.preserve, Backend.with_state, Row.args, Session.constants, Session.rng")
+@REPLAY.each(
+    "Backend.call, Backend.preserve, Backend.with_state, Row.args, Session.constants, Session.rng",
+    job="call preserve with_state",
+)
 def valid(bench: Bench, case: Case) -> None:
     """`tl.validate` holds: every recorded operation, run again, gives what it gave, with other parameters too."""
     made = case.build(bench.fixtures)
@@ -160,7 +163,7 @@ def a_replay_with_a_change(bench: Bench, case: Case) -> None:
         trace = bench.trace(case.build(bench.fixtures), replay_ready=True, keep_orphans=True)
         changed = trace.replay(hooks={op.label: scale(0.5)})
         got = [bench.numpy(each) for each in changed if each.is_output]
-        expected = reference.run(case, (number, lambda value: value * 0.5)).outputs
+        expected = bench.changed_reference(case, number, lambda value: value * 0.5).outputs
         bench.must_all_be_close(got, expected, f"With {op.label} halved")
 
 

@@ -12,7 +12,6 @@ from ....recording.record import record
 from ....records.op import Op
 from ....selectors import Selector, followed_by, func, in_module, module, where
 from ....tracing import sites
-from .. import reference
 from ..bench import Bench
 from ..case import Case
 from ..check import Suite, fail
@@ -94,7 +93,7 @@ def names_that_cannot_be(bench: Bench) -> None:
         fail(f"save={selector!r}.", expected="SelectorError", got="no error")
 
 
-@SELECTING.check("Backend.preserve, Backend.capture with nothing kept")
+@SELECTING.check("Backend.preserve, Backend.capture with nothing kept", job="preserve")
 def what_could_be_selected(bench: Bench) -> None:
     """`tl.sites` lists the Ops of a run that keeps nothing."""
     made = case_named("a function").build(bench.fixtures)
@@ -182,7 +181,7 @@ def it_leaves_the_model_alone(bench: Bench) -> None:
 def what_follows(bench: Bench, case: Case) -> None:
     """With one result halved, all that follows is as with the same change by hand, in numpy."""
     for number, op, selector in places(bench, case):
-        expected = reference.run(case, (number, lambda value: value * 0.5))
+        expected = bench.changed_reference(case, number, lambda value: value * 0.5)
         trace = bench.trace(case.build(bench.fixtures), intervene=when(selector, scale(0.5)), keep_orphans=True)
         what = f"With {op.label} halved"
         bench.must_all_be_close([bench.numpy(each) for each in trace if each.is_output], expected.outputs, what)
