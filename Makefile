@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else goes into virtual environments inside the checkout.
 #   .venv        all of the workspace, PyTorch, the test and lint tools
 #   .venv-core   core alone, with no framework: proof that core needs none
+#   .venv-jax    core, the façade, JAX with the libraries of modules for it, and no PyTorch
 #   .venv-zoo    what .venv has for tests, with torchvision, timm and transformers
 # An environment's stamp file is newer than what it was made from, so a second run installs nothing. An environment
 # that is already there is completed, not replaced; `make clean` removes them all.
@@ -10,11 +11,14 @@ PIP_INSTALL = -m pip install --quiet --quiet --disable-pip-version-check --const
 
 PY      := .venv/bin/python
 PY_CORE := .venv-core/bin/python
+PY_JAX  := .venv-jax/bin/python
 PY_ZOO  := .venv-zoo/bin/python
 
-MEMBERS     := torchlens_core torchlens_torch
+MEMBERS     := torchlens_core torchlens_torch torchlens_jax
 EDITABLE    := -e './torchlens_core[draw,pandas]' -e './torchlens_torch[torch]' -e .
 TEST_TOOLS  := pytest hypothesis pillow safetensors
+# Libraries of modules for JAX, and of models: what its tests trace.
+JAX_TOOLS   := equinox flax dm-haiku penzai optax
 # What the notebooks of the documentation run with.
 NOTEBOOKS   := nbclient ipykernel matplotlib
 LINT_TOOLS  := ruff mypy import-linter
@@ -23,7 +27,7 @@ INGREDIENTS := Makefile constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.t
 # Of a source file: one concept a file.
 MAX_LINES := 500
 
-.PHONY: help venv demo test test-core test-torch test-integration lint bench test-zoo clean
+.PHONY: help venv demo test test-core test-torch test-jax test-integration lint bench bench-jax test-zoo clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -32,13 +36,16 @@ help:  ## Show this list
 demo: .venv/stamp  ## Trace AlexNet on a photograph; pictures and trace file go to demo_output/
 	$(PY) examples/demo.py
 
-test: lint test-core test-torch test-integration  ## All checks and tests; each framework in a process of its own
+test: lint test-core test-torch test-jax test-integration  ## All checks and tests; each framework in a process of its own
 
 test-core: .venv-core/stamp  ## Core and its tests, where no framework is installed
 	$(PY_CORE) -m pytest tests/core tests/conformance/test_toy.py tests/conformance/test_planted_faults.py
 
 test-torch: .venv/stamp  ## The PyTorch plugin's tests
 	$(PY) -m pytest tests/torch tests/conformance/test_torch.py
+
+test-jax: .venv-jax/stamp  ## The JAX plugin's tests
+	$(PY_JAX) -m pytest tests/jax
 
 test-integration: .venv/stamp  ## The façade, the documentation's examples, the workspace
 	$(PY) -m pytest tests/integration
@@ -54,11 +61,14 @@ lint: .venv/stamp  ## Style, format, types of core, import contracts, length of 
 bench: .venv-zoo/stamp  ## Measure what tracing costs, and write the table into docs/performance.md
 	HF_HUB_OFFLINE=1 $(PY_ZOO) -m benchmarks.run
 
+bench-jax: .venv-jax/stamp  ## Measure what tracing costs in JAX, and write the table into docs/performance.md
+	$(PY_JAX) -m benchmarks.jax_costs
+
 test-zoo: .venv-zoo/stamp  ## Trace the architectures of torchvision, timm and transformers (long)
 	HF_HUB_OFFLINE=1 $(PY_ZOO) -m pytest tests/zoo tests/integration/test_readme_page.py tests/integration/test_readme_page_steering.py
 
 clean:  ## Remove the environments, caches and outputs
-	rm -rf .venv .venv-core .venv-zoo demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-core .venv-jax .venv-zoo demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments ---------------------------------------------------------------------------------------------------
@@ -77,6 +87,14 @@ venv: .venv/stamp  ## Make the environment .venv (the other targets do it by the
 	@echo "Installing into .venv-core ..."
 	$(PY_CORE) $(PIP_INSTALL) -e './torchlens_core[draw,pandas]' $(TEST_TOOLS)
 	@if $(PY_CORE) -c 'import torch' 2>/dev/null; then echo ".venv-core must hold no framework, and has torch"; exit 1; fi
+	@touch $@
+
+# The façade without its dependencies, of which PyTorch's plugin is one.
+.venv-jax/stamp: $(INGREDIENTS) | $(PY_JAX)
+	@echo "Installing into .venv-jax (minutes the first time) ..."
+	$(PY_JAX) $(PIP_INSTALL) -e './torchlens_core[draw,pandas]' -e './torchlens_jax[jax]' $(JAX_TOOLS) $(TEST_TOOLS)
+	$(PY_JAX) $(PIP_INSTALL) --no-deps -e .
+	@if $(PY_JAX) -c 'import torch' 2>/dev/null; then echo ".venv-jax must not hold PyTorch, and does"; exit 1; fi
 	@touch $@
 
 # torchvision and timm ask for torch by name: with torch already there, and torchvision (and the trained model, which asks

@@ -8,6 +8,7 @@ import contextlib
 import doctest
 import io
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_examples(page: Path, tmp_path: Path) -> None:
+    for file in (ROOT / "docs" / "files" / page.stem).glob("*"):  # what a page's part for another framework leaves
+        shutil.copy(file, tmp_path)
     assert not (wrong := run_page(page.read_text(encoding="utf-8"), tmp_path)), "\n".join(wrong)
     for picture in tmp_path.glob("*.svg"):
         shown = ROOT / "docs" / "images" / picture.name
