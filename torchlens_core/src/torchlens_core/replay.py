@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from .backend import Backend
 from .divergence import Divergence, Events
+from .dtypes import is_floating
 from .errors import ReplayError
-from .program import Change, Program, Row, fill, walk_outs
+from .program import Change, Meta, Program, Row, fill, walk_outs
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Replay:
             self._changes[each.row].append(each)
         self._change = change
         self._before_write = before_write
-        self._tape = _Tape(program, tape)
+        self._tape = _Tape(program, tape, backend)
         self._versions = {s.origin: s.vid for s in program.sources if s.origin >= 0}  # buffers' new versions
         self._last_use = _last_uses(program, self._rows, changes)
         self._events = Events(program)
@@ -235,8 +236,9 @@ class Replay:
 class _Tape:
     """Which rows are run with a gradient tape."""
 
-    def __init__(self, program: Program, which: Literal["none", "recorded", "all"]) -> None:
+    def __init__(self, program: Program, which: Literal["none", "recorded", "all"], backend: Backend) -> None:
         self._metas = program.metas
+        self._dtype_name = backend.arrays.dtype_name
         self._which = which
         self._trainable = {source.vid for source in program.sources if source.trainable}
         self._any_had = which == "all" and any(meta[3] is not None for meta in program.metas)
@@ -245,8 +247,15 @@ class _Tape:
         """Whether to run a row with a tape."""
         if self._which == "none":
             return False
-        had = any(self._metas[vid][3] is not None for vid, _ in walk_outs(row.outs) if vid is not None)
-        return had or (self._which == "all" and not self._is_cut(row))
+        metas = [self._metas[vid] for vid, _ in walk_outs(row.outs) if vid is not None]
+        if any(meta[3] is not None for meta in metas):
+            return True
+        return self._which == "all" and not self._is_cut(row) and not self._is_of_integers(metas)
+
+    def _is_of_integers(self, metas: list[Meta]) -> bool:
+        """Whether all that a row gave is without gradients: frameworks refuse to differentiate some such operations."""
+        names = [self._dtype_name(meta[1]) for meta in metas]
+        return bool(names) and not any(map(is_floating, names))
 
     def _is_cut(self, row: Row) -> bool:
         """Whether a row without a tape took what had one: it ran inside ``no_grad``, as torch calls it.

@@ -56,7 +56,7 @@ class _Edges:
         if not array.requires_grad:
             if is_written or not (array.is_floating_point() or array.is_complex()):
                 return array
-            array = array.detach().requires_grad_()  # made of no parameter and no input: buffers, arrays made inside
+            array = _leaf(array)
         edge = get_gradient_edge(array)
         if (
             edge.node,
@@ -67,3 +67,12 @@ class _Edges:
         self._tapped.add((edge.node, edge.output_nr))
         self.edges[key] = edge
         return array
+
+
+def _leaf(array: Tensor) -> Tensor:
+    """An array that depends on no parameter and no input (a buffer, one made inside), as the start of a gradient.
+
+    It is copied, as autograd lets nobody write to a leaf or to views of it; a view stays with who shares its memory.
+    """
+    leaf = array.detach().requires_grad_()
+    return leaf if array._is_view() else leaf.clone()
