@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+_START, _END = "<!-- measured{}: start -->", "<!-- measured{}: end -->"
+_TORCH = ("torch", "torchvision", "transformers", "numpy")
 
 
 class Row(NamedTuple):
@@ -26,9 +27,8 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def conditions(threads: int) -> str:
+def conditions(threads: int, names: Iterable[str] = _TORCH) -> str:
     """What it was measured on, in one line."""
-    names = ("torch", "torchvision", "transformers", "numpy")
     versions = ", ".join(f"{name} {_version(name)}" for name in names)
     return f"Measured with Python {platform.python_version()} on {platform.machine()}, {threads} threads; {versions}."
 
@@ -40,9 +40,12 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def write(page: Path, text: str) -> None:
-    """Put the text between the page's markers."""
-    old = page.read_text()
-    before, _, rest = old.partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{text}\n{END}{after}")
+def write(page: Path, text: str, section: str = "") -> None:
+    """Put the text between the page's markers of a section; what else is on the page stays."""
+    start, end = (marker.format(f" {section}" if section else "") for marker in (_START, _END))
+    old = page.read_text(encoding="utf-8")
+    if old.count(start) != 1 or old.count(end) != 1:
+        raise ValueError(f"{page} has to have {start} and {end} once each, for the table to stand between.")
+    before, _, rest = old.partition(start)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")

@@ -7,12 +7,15 @@ import functools
 import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from torchlens_core.eager import Recorder, recorder, sparse
+from torchlens_core.errors import ReplayError
+from torchlens_core.file import load
 from torchlens_core.plugins import registry
 from torchlens_core.program import Row
 from torchlens_core.session import Session
@@ -20,6 +23,7 @@ from torchlens_core.testing import toy, toy_framework
 from torchlens_core.testing.conformance import Fixtures, checks, run
 from torchlens_core.testing.toy import ToyArrays, ToyBackend
 from torchlens_core.testing.toy_conformance import ToyFixtures
+from torchlens_core.tracing import trace
 
 registry().add(toy)
 FAULTS: list[tuple[str, str, str, Callable[[pytest.MonkeyPatch], Any]]] = []
@@ -33,6 +37,76 @@ def fault(suite: str, says: str) -> Callable[[Callable[[pytest.MonkeyPatch], Any
         return plant
 
     return add
+
+
+@fault("arrays", "sum(x, (0, 2)).")
+def axes_that_go(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ToyArrays, "sum", lambda self, array, axes: toy_framework.total(array, tuple(axes)))
+
+
+@fault("arrays", "as_like(")
+def numbers_of_their_own_type(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ToyArrays, "as_like", lambda self, value, array: toy_framework.Array(np.asarray(value)))
+
+
+@fault("arrays", "The user's generator")
+def draws_from_the_users_generator(patch: pytest.MonkeyPatch) -> None:
+    normal = ToyArrays.normal
+
+    def drawing(self: ToyArrays, array: Any, seed: int) -> Any:
+        toy_framework._generator.random()
+        return normal(self, array, seed)
+
+    patch.setattr(ToyArrays, "normal", drawing)
+
+
+@fault("capture", "Every array that an operation takes comes from an operation that was seen")
+def an_operation_that_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    told = toy.Telling.operation
+
+    def but_tanh(self: Any, operation: Any, args: Any, kwargs: Any) -> Any:
+        return operation.run(*args) if operation.name == "tanh" else told(self, operation, args, kwargs)
+
+    patch.setattr(toy.Telling, "operation", but_tanh)
+
+
+@fault("capture", "an operation is missing: each call is to make a row")
+def the_last_operation_lost(patch: pytest.MonkeyPatch) -> None:
+    capture = ToyBackend.capture
+
+    def short(self: ToyBackend, call: Any, session: Any) -> Any:
+        out = capture(self, call, session)
+        if not session.discovery.state:
+            last = session.rows.pop()
+            session.outputs[:] = [replace_vid(output, last.ins[0]) for output in session.outputs]
+        return out
+
+    def replace_vid(output: Any, vid: int) -> Any:
+        return output._replace(vid=vid)
+
+    patch.setattr(ToyBackend, "capture", short)
+
+
+@fault("capture", "an operation too many")
+def an_operation_for_each_return(patch: pytest.MonkeyPatch) -> None:
+    leave = Recorder.leave
+
+    def more(self: Recorder, out: Any) -> Any:
+        return leave(self, self.operation(self._backend.identity, (out,), {}, self._alias))
+
+    patch.setattr(Recorder, "leave", more)
+
+
+@fault("several outputs", "what the model returned: Session.outputs")
+def outputs_without_their_number(patch: pytest.MonkeyPatch) -> None:
+    capture = ToyBackend.capture
+
+    def first(self: ToyBackend, call: Any, session: Any) -> Any:
+        out = capture(self, call, session)
+        del session.outputs[1:]
+        return out
+
+    patch.setattr(ToyBackend, "capture", first)
 
 
 @fault("capture", "Func.type (one word of torchlens_core.vocabulary)")
@@ -207,6 +281,21 @@ def arrays_of_no_framework(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ToyArrays, "from_numpy", lambda self, array: np.asarray(array))
 
 
+@fault("reports", "arrays in it")
+def arguments_left_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ToyBackend, "settings", lambda self, row, func: {})
+
+
+@fault("reports", "Names of the findings in this model")
+def findings_of_some_models(patch: pytest.MonkeyPatch) -> None:
+    findings = toy._findings
+
+    def some(discovery: Any) -> Any:
+        return findings(discovery) if discovery.state else ()
+
+    patch.setattr(toy, "_findings", some)
+
+
 @fault("threads and failure", "interception that is thread-local")
 def one_watcher_for_all_threads(patch: pytest.MonkeyPatch) -> None:
     class Global:
@@ -245,7 +334,7 @@ def a_patch_left_behind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Recorder, "add_state", patching)
 
 
-@fault("purity", "held by")
+@fault("purity", "held by list in cell in tuple in function")
 def a_model_kept(patch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
     discover = ToyBackend.discover
@@ -282,6 +371,12 @@ def test_it_is_found(suite: str, says: str, plant: Any, monkeypatch: pytest.Monk
     assert all("look at: " in failure and failure.startswith(f"{suite}/") for failure in report.failures)
 
 
+def test_a_fault_of_the_fixtures_is_not_sought_in_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixtures_that_build_another_model(monkeypatch)
+    (failure, *_) = run(Wrong(), ["capture"]).failures
+    assert "look at: Fixtures" in failure and "Largest difference: 1.56." in failure
+
+
 # -- declarations ------------------------------------------------------------------------------------------------------
 
 
@@ -315,7 +410,16 @@ class TestDeclarations:
         assert report.suites["replay and validation"].passed == 0
         assert "call: kernels are compiled away" in str(report)
 
+    def test_operations_of_files(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(ToyBackend, "resolve", toy.not_implemented("a file holds no code"))
+        report = run(ToyFixtures(), ["trace files"])
+        assert report and "resolve: a file holds no code" in str(report)
+        trace(toy_framework.relu, toy_framework.Array([1.0]), backend="toy").save(tmp_path / "trace")
+        (row,) = load(tmp_path / "trace", backend="toy").program.rows
+        with pytest.raises(ReplayError, match="The toy backend runs no operations of files: a file holds no code"):
+            row.func.func(toy_framework.Array([1.0]))
+
 
 def test_a_suite_that_is_none() -> None:
-    with pytest.raises(ValueError, match=r"no suite \['captur'\]; there are \['capture'"):
+    with pytest.raises(ValueError, match=r"no suite \['captur'\]; there are \['arrays', 'capture'"):
         run(ToyFixtures(), ["captur"])

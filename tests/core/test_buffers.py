@@ -29,14 +29,6 @@ def versions(made: Any, address: str = "count") -> list[str]:
     return [op.label for op in made.buffers[address].versions]
 
 
-def test_one_that_is_only_read_has_one_version_and_is_a_parent(x: Array) -> None:
-    made = trace(Counter(lambda m, x: x - m.count), x)
-    assert made["sub_1"].parents == ["input_1", "buffer_1"]
-    assert versions(made) == ["buffer_1:1"]
-    assert made.buffers["count"].num_versions == 1
-    assert np.array_equal(made["buffer_1"].numpy(), np.ones(4))
-
-
 def test_one_that_is_not_touched_is_no_op(x: Array) -> None:
     made = trace(Counter(lambda m, x: relu(x)), x)
     assert versions(made) == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from torchlens_core.callsites import DISPATCH, KEEP, SKIP, STOP, CallSites
+from torchlens_core.eager import call_sites
 
 
 def innermost(sites: CallSites) -> tuple[tuple[int, ...], list[str]]:
@@ -73,3 +74,36 @@ def test_a_code_object_is_classified_once() -> None:
         user(sites)
     assert user.__code__ in asked
     assert len(asked) == len(set(map(id, asked)))
+
+
+class Wrapper:
+    """Of a framework: a method that calls another, and a function inside."""
+
+    def __call__(self, sites: CallSites) -> Any:
+        return self.inside(sites)
+
+    def inside(self, sites: CallSites) -> Any:
+        return (lambda: innermost(sites))()
+
+
+class Derived(Wrapper):
+    """Its methods are those of its base."""
+
+
+@pytest.mark.parametrize("place", [Wrapper, Derived])
+def test_methods_of_a_class_are_no_places_of_the_users_program(place: Any) -> None:
+    assert Derived()(call_sites())[1][:3] == ["<lambda>", "inside", "__call__"]
+    assert Derived()(call_sites(place))[1][0] == "test_methods_of_a_class_are_no_places_of_the_users_program"
+
+
+def test_a_function_is_none_with_those_inside_it_nor_is_a_file() -> None:
+    def made() -> Any:
+        def call(sites: CallSites) -> Any:
+            return innermost(sites)
+
+        return call
+
+    here = "test_a_function_is_none_with_those_inside_it_nor_is_a_file"
+    assert made()(call_sites())[1][:2] == ["call", here]
+    assert made()(call_sites(made))[1][0] == here
+    assert here not in made()(call_sites(__file__))[1]

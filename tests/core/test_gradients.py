@@ -81,6 +81,28 @@ def test_an_op_that_the_loss_does_not_depend_on_has_none() -> None:
     np.testing.assert_allclose(found["input_1"].data, np.cos(X.data))
 
 
+def test_gradients_at_the_parameters_too() -> None:
+    model = Sequential(Linear(4, 5), Tanh())
+    found = made(model).gradients(of=lambda out: out.sum(), params=True)
+    slope = 1 - model(X).data ** 2
+    np.testing.assert_allclose(found.params["layers.0.weight"].data, slope.T @ X.data)
+    np.testing.assert_allclose(found.params["layers.0.bias"].data, slope.sum(0))
+    with pytest.raises(GradientNotSaved, match="params=True"):
+        _ = made(model).gradients(of=lambda out: out.sum()).params
+
+
+def test_why_there_is_no_gradient() -> None:
+    class Two(Module):
+        def forward(self, x: Array) -> dict[str, Array]:
+            return {"a": toy.tanh(x), "b": toy.sin(x).sum(), "c": x > 0.0}
+
+    found = made(Two()).gradients(of="b", at=func("sin"))
+    assert found.why_none("sin_1") is None and "at= means other Ops" in found.why_none("tanh_1")
+    every = made(Two()).gradients(of="b")
+    assert every.why_none("tanh_1") == "what was differentiated does not depend on it"
+    assert every["gt_1"] is None and "bool" in every.why_none("gt_1") and "gt_1_4" not in every
+
+
 def test_interventions_of_the_run_are_in_it() -> None:
     steered = made(Sequential(Linear(4, 5), Tanh()), intervene=when(func("linear"), lambda value: value * 3.0))
     found = steered.gradients(of=lambda out: out.sum())
@@ -104,9 +126,11 @@ def test_what_cannot_be_done_says_what_can() -> None:
     plain = trace(model, X)
     with pytest.raises(ReplayError, match="replay_ready=True"):
         plain.gradients(of=lambda out: out.sum())
-    with pytest.raises(GradientNotSaved, match="without save_grads="):
+    with pytest.raises(GradientNotSaved, match=r"no gradient tape.*gradients\(of=\.\.\.\)\['tanh_1_2:1'\]"):
         _ = plain["tanh_1"].grad
-    with pytest.raises(GradientNotSaved, match="without save_grads="):
+    with pytest.raises(GradientNotSaved, match=r"gradients\(of=\.\.\., params=True\)\.params\['layers.0.weight'\]"):
+        _ = plain.params["layers.0.weight"].grad
+    with pytest.raises(NotSupported, match=r"no gradient tape.*trace\.gradients\(of=\.\.\.\)"):
         plain.log_backward(X)
     ready = made(model)
     with pytest.raises(GradientError, match=r"shape \(3, 5\).*Reduce it"):

@@ -6,6 +6,7 @@ import copy
 import gc
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from torchlens_core.errors import (
     SelectorError,
     SelectorWarning,
 )
+from torchlens_core.file.read import load
 from torchlens_core.interventions.when import when
 from torchlens_core.plan import keep
 from torchlens_core.recording.record import record
 from torchlens_core.recording.recorder import Recorder
+from torchlens_core.recording.streaming import to_disk
 from torchlens_core.selectors import contains, followed_by, func, in_module, label, module, output, preceded_by, where
 from torchlens_core.testing.toy_framework import Array, Module, add_, dropout, relu, split, tanh, watcher_here
 from torchlens_core.testing.toy_layers import Linear, ReLU, Sequential
@@ -340,6 +343,25 @@ class TestRecorder:
             model(x(2, 4))
         assert len(recorder.steps[1]) == 1
 
+    def test_a_function_is_called_through_the_recorder(self, tmp_path: Path) -> None:
+        model = Steps()
+
+        def function(a: Array) -> Array:
+            return tanh(model(a))
+
+        expected = function(x(2, 4)).data
+        storage = to_disk(tmp_path / "function")
+        with Recorder(function, save=[module("model.fc"), func("tanh")], storage=storage) as recorder:
+            returned = [recorder(x(2, 4)), recorder(a=x(2, 4))]
+        assert recorder.num_steps == 2 and "function" in repr(recorder)
+        for step, out in zip(recorder.steps, returned, strict=True):
+            np.testing.assert_array_equal(out.data, expected)
+            assert [record.type for record in step][-1] == "tanh" and "model.fc" in step
+        assert [len(step) for step in load(tmp_path / "function.tlspec")] == [3, 3]
+        with Recorder(lambda a: tanh(a * a), save=func("tanh")) as recorder:  # its argument tells whose it is
+            recorder(x(3))
+        assert recorder.steps[0]["tanh"].shape == (3,)
+
     def test_other_threads_run_as_ever(self) -> None:
         model = Steps()
         with Recorder(model, save=True) as recorder:
@@ -351,8 +373,15 @@ class TestRecorder:
 
     def test_mistakes(self) -> None:
         model = Steps()
-        with pytest.raises(RecordingError, match="is a function"):
-            Recorder(lambda a: model(a) + x(1), save=True, backend="toy")
+        with (
+            pytest.raises(RecordingError, match=r"is a function.*Call the recorder"),
+            Recorder(lambda a: model(a) + x(1), save=True, backend="toy"),
+        ):
+            pass
+        with pytest.raises(RecordingError, match="has not been entered"):
+            Recorder(model, save=True)(x(2, 4))
+        with pytest.raises(SelectorError, match="nothere"), Recorder(lambda a: model(a), save="nothere") as function:
+            function(x(2, 4))
         recorder = Recorder(model, save=True)
         with recorder, pytest.raises(RecordingError, match="entered already"), recorder:
             pass

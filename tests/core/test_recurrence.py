@@ -1,4 +1,4 @@
-"""Which Ops are passes of one layer: the worked examples of the specification, in toy code."""
+"""Which Ops are passes of one layer, in toy code: what the conformance kit does not hold every backend to."""
 
 from __future__ import annotations
 
@@ -41,36 +41,6 @@ class Net(Module):
 
 
 # -- loops ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_for_loop_gives_layers_with_a_pass_for_each_turn(x: Array) -> None:
-    def forward(net: Any, x: Array) -> Any:
-        for _ in range(4):
-            x = net.fc(x) + 1
-        return x
-
-    made = trace(Net(forward), x)
-    assert layers(made) == {"linear_1": 4, "add_1": 4}
-    assert made.is_recurrent
-
-
-def test_a_function_applied_twice_on_one_line_is_two_layers(x: Array) -> None:
-    made = trace(lambda x: tanh(tanh(x)), x)
-    assert layers(made) == {"tanh_1": 1, "tanh_2": 1}
-    assert not made.is_recurrent
-
-
-def test_a_function_in_a_loop_is_one_layer(x: Array) -> None:
-    def model(x: Array) -> Any:
-        for _ in range(5):
-            x = sin(x)
-        return x
-
-    assert traced(model, x) == {"sin_1": 5}
-
-
-def test_one_function_twice_on_one_line_is_two_layers(x: Array) -> None:
-    assert traced(lambda x: sin(x) + sin(x), x) == {"sin_1": 1, "sin_2": 1, "add_1": 1}
 
 
 def test_the_test_of_a_while_loop_is_one_place(x: Array) -> None:
@@ -127,20 +97,6 @@ def test_a_helper_called_at_two_places_is_two_layers_and_in_a_loop_one(x: Array)
 
 
 # -- shared modules and parameters ---------------------------------------------------------------------------------
-
-
-def test_one_activation_at_two_places_of_a_block_is_two_layers(x: Array) -> None:
-    made = trace(Net(lambda net, x: net.act(net.other(net.act(net.fc(x))))), x)
-    assert layers(made) == {"linear_1": 1, "relu_1": 1, "linear_2": 1, "relu_2": 1}
-    assert made["relu_1"].modules == ["act:1"]
-    assert made["relu_2"].modules == ["act:2"]
-    assert not made.is_recurrent
-
-
-def test_one_linear_at_two_places_is_one_layer_of_two_passes(x: Array) -> None:
-    made = trace(Net(lambda net, x: net.fc(relu(net.fc(x)))), x)
-    assert layers(made) == {"linear_1": 2, "relu_1": 1}
-    assert made.is_recurrent
 
 
 def test_one_linear_on_two_branches_is_not_recurrent(x: Array) -> None:

@@ -104,31 +104,6 @@ class TestAfterwards:
         trace(Plain(), x)
         assert watcher_here() is None
 
-    def test_two_threads_trace_at_once(self, x: Array) -> None:
-        model, start, found = Block(), threading.Barrier(2), {}
-
-        class Slow(Module):
-            def __init__(self, number: int) -> None:
-                super().__init__()
-                self.number, self.block = number, model
-
-            def forward(self, x: Array) -> Any:
-                start.wait()
-                for _ in range(self.number):
-                    x = self.block(x)
-                start.wait()
-                return x
-
-        def run(number: int) -> None:
-            found[number] = trace(Slow(number), x)
-
-        threads = [threading.Thread(target=run, args=(number,)) for number in (2, 3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert {number: made.num_ops for number, made in found.items()} == {2: 8, 3: 12}
-
     def test_other_threads_go_unseen(self, x: Array) -> None:
         def model(x: Array) -> Any:
             made: list[Any] = []

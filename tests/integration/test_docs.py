@@ -4,9 +4,6 @@ Of each page every ```python block runs, top to bottom, in one namespace and in 
 follows one is what it prints; ``...`` in it stands for anything.
 """
 
-import contextlib
-import doctest
-import io
 import re
 import shutil
 import sys
@@ -17,55 +14,16 @@ from types import ModuleType
 import pytest
 
 from docs import generate_api
+from tests.pages import BLOCK, run_page
 from torchlens_core.plugins import registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
-
-
-def run_page(text: str, folder: Path) -> list[str]:
-    """Run the blocks of a page; what is wrong with the outputs shown, in words."""
-    blocks = list(BLOCK.finditer(text))
-    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks), "a block is not closed, or has no language"
-    module = sys.modules["page"] = ModuleType("page")
-    file = folder / "page.py"
-    file.write_text(python_of(text), encoding="utf-8")  # traces look up the source of what ran
-    wrong: list[str] = []
-    printed: str | None = None  # by the block before, where that was python
-    for block in blocks:
-        line = text.count("\n", 0, block.start("body"))
-        if block["language"] == "python":
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                exec(compile("\n" * line + block["body"], str(file), "exec"), module.__dict__)
-            printed = output.getvalue()
-        else:
-            if block["language"] == "text" and printed is not None and not as_shown(block["body"], printed):
-                wrong.append(f"line {line}: the page shows\n{block['body']}\nand the code printed\n{printed}")
-            printed = None
-    return wrong
-
-
-def python_of(text: str) -> str:
-    """The python of a page, each line where it stands on the page."""
-    lines = [""] * (text.count("\n") + 1)
-    for block in BLOCK.finditer(text):
-        if block["language"] == "python":
-            first = text.count("\n", 0, block.start("body"))
-            code = block["body"].splitlines()
-            lines[first : first + len(code)] = code
-    return "\n".join(lines)
-
-
-def as_shown(shown: str, printed: str) -> bool:
-    wanted, got = (re.sub(r"[ \t]+$", "", text.strip("\n"), flags=re.MULTILINE) for text in (shown, printed))
-    return doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
 
 
 @pytest.fixture

@@ -124,3 +124,14 @@ def test_parameters_that_changed_since_are_refused() -> None:
         model.weight.add_(1)
     with pytest.raises(tl.errors.ReplayError, match="'weight' was changed"):
         trace.gradients(of=lambda out: out.sum())
+
+
+def test_a_replay_gives_the_gradients_of_parameters_too() -> None:
+    torch.manual_seed(0)
+    model = Shared().double().eval()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    found = tl.trace(model, x, replay_ready=True).gradients(of=lambda out: (out**2).sum(), params=True)
+    (model(x) ** 2).sum().backward()
+    assert sorted(found.params) == sorted(name for name, _ in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found.params[name], parameter.grad)

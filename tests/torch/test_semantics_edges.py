@@ -30,22 +30,6 @@ def test_graph(case: Case) -> None:
     input_1 = input.x
     mul_1_1 <- input_1
     add_1_2 <- mul_1_1
-    mul_2_3 <- add_1_2
-    output_1 = output <- mul_2_3
-""")
-def in_place_add() -> Any:
-    def forward(x: Tensor) -> Tensor:
-        y = x * 2
-        y.add_(1)
-        return y * 3
-
-    return forward, x()
-
-
-@TABLE("""
-    input_1 = input.x
-    mul_1_1 <- input_1
-    add_1_2 <- mul_1_1
     mul_2_3 <- add_1_2, input_1
     sub_1_4 <- mul_2_3
     div_1_5 <- sub_1_4
@@ -306,23 +290,6 @@ def a_view_is_a_child_of_its_base() -> Any:
     def forward(x: Tensor) -> Tensor:
         y = (x * 2).view(4, 2)
         return y.T.reshape(-1).unsqueeze(0).mT
-
-    return forward, x()
-
-
-@TABLE("""
-    input_1 = input.x
-    mul_1_1 <- input_1
-    getitem_1_2 <- mul_1_1
-    add_1_3 <- getitem_1_2
-    add_2_4 <- mul_1_1 | add_1_3
-    output_1 = output <- add_2_4
-""")
-def base_read_after_its_view_was_written() -> Any:
-    def forward(x: Tensor) -> Tensor:
-        y = x * 2
-        y[0].add_(1)
-        return y + 1
 
     return forward, x()
 

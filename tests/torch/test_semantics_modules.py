@@ -32,31 +32,12 @@ class Block(nn.Module):
 
 
 @TABLE("""
-    linear_1 in mid:1 mid.blk:1 mid.blk.fc:1 -> mid.blk.fc:1
-    relu_1 in mid:1 mid.blk:1 mid.blk.act:1 -> mid.blk.act:1 mid.blk:1
-    mul_1 in mid:1 -> mid:1
-    add_1 in - -> self:1
-""")
-def nested_modules() -> Any:
-    return Model(lambda self, x: self.mid(x) + 1, mid=Model(lambda self, x: self.blk(x) * 2, blk=Block())), x()
-
-
-@TABLE("""
     linear_1 in 0:1 0.0:1 -> 0.0:1
     relu_1 in 0:1 0.1:1 -> 0.1:1 0:1
     linear_2 in 1:1 1.0:1 -> 1.0:1 1:1 self:1
 """)
 def containers_return_what_their_last_module_returned() -> Any:
     return nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 4))), x()
-
-
-@TABLE("""
-    linear_1:1 in fc:1 -> fc:1
-    linear_1:2 in fc:2 -> fc:2
-    linear_1:3 in fc:3 -> fc:3 self:1
-""")
-def a_module_called_three_times() -> Any:
-    return Model(lambda self, x: self.fc(self.fc(self.fc(x))), fc=nn.Linear(4, 4)), x()
 
 
 @TABLE("""
@@ -397,7 +378,7 @@ def test_a_parametrised_weight() -> None:
 
 def test_setup_gives_equal_models() -> None:
     """The tables compare separate models: they have to be the same one."""
-    one, other = setup(nested_modules), setup(nested_modules)
+    one, other = setup(a_recursive_module), setup(a_recursive_module)
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
     assert all(torch.equal(a, b) and a is not b for a, b in pairs)
     assert torch.equal(one.args[0], other.args[0])

@@ -18,9 +18,11 @@ from .diagnosis.extent import Extent, extent_of
 from .errors import NotSupported
 from .gradients.additive import Tape, gradients_at_zeros
 from .program import Func, Meta, ModuleInfo, Row
+from .requirements import installed_version, load_framework
 
 if TYPE_CHECKING:
     from .compat.row import CompatRow
+    from .gradients.derived import Computation
     from .plan import Plan
     from .recording.steps import Steps
     from .session import Session
@@ -98,6 +100,11 @@ class Discovery:
         """What is known of the modules, in the same order."""
         return [info for info, _ in self.modules]
 
+    @property
+    def root(self) -> Any:
+        """The model, where it is a module whose calls are seen by themselves; None for a function."""
+        return self.modules[0][1] if self.modules else None
+
     def addresses(self) -> frozenset[str]:
         """Of all modules, each under every name that it has."""
         return frozenset(address for info in self.infos for address in (info.address, *info.aliases))
@@ -164,6 +171,10 @@ class Arrays(ABC):
     @abstractmethod
     def detach(self, array: Any) -> Any:
         """The same memory, cut from any gradient tape."""
+
+    def detach_held(self, held: Any) -> Any:
+        """What ``hold`` gave, cut from any gradient tape. Raises ValueOverwritten as ``release`` does."""
+        return self.hold(self.detach(self.release(held)))
 
     @abstractmethod
     def cast(self, array: Any, dtype: Any, device: Any) -> Any:
@@ -294,21 +305,22 @@ class Backend(ABC):
     """One framework. Subclass it, register an instance by the ``torchlens_register_backends`` hook."""
 
     name: ClassVar[str]
-    package: ClassVar[str]  # the framework's distribution, for messages: 'torch'
-    requires: ClassVar[str]  # the versions that are supported, as a requirement: 'torch>=2.6'
+    package: ClassVar[str]  # the framework's distribution, for messages: 'numpy'
+    requires: ClassVar[str]  # the versions that are supported, as a requirement: 'numpy>=2'
+    module: ClassVar[str] = ""  # what is imported of it, where that is called otherwise than the distribution
     arrays: Arrays
 
     @abstractmethod
     def claims(self, model: Any, args: Sequence[Any]) -> bool:
         """Whether the model or the arrays are this framework's. Exact, quick, and importing nothing."""
 
-    @abstractmethod
     def version(self) -> str | None:
         """The framework's version, None where it is not installed. Imports nothing."""
+        return installed_version(self.module or self.package, self.package)
 
-    @abstractmethod
     def load(self) -> None:
         """Import the framework; raise BackendMissing, saying what to install, where it is missing or too old."""
+        load_framework(self.name, self.module or self.package, self.requires, self.version())
 
     @abstractmethod
     def discover(self, call: Call) -> Discovery:
@@ -389,6 +401,15 @@ class Backend(ABC):
         """
         return gradients_at_zeros(self, function)
 
+    def differentiate(self, run: Computation) -> Mapping[int, Any]:
+        """The gradients of what a recorded run computed, at the arrays that are wanted (``run.wanted``), by value id.
+
+        Missing or None where the result does not depend on an array, or there can be no gradient; ``run.reasons`` then
+        says why. By a replay, row by row, unless the backend can do better: one that stages programs has the whole run
+        as one (``Program.staged``), and can differentiate that, interventions and all, in one compiled pass.
+        """
+        return run.by_replay()
+
     backward: Any = not_implemented(
         "the framework keeps no gradient tape of what ran",
         "trace.gradients(of=...) differentiates the recorded tape instead.",
@@ -435,6 +456,13 @@ class Backend(ABC):
     @abstractmethod
     def seed(self, number: int) -> None:
         """Let all generators start from a number."""
+
+    def restart_own(self, model: Any, state: Any = None, seed: int | None = None) -> None:
+        """Let generators that a model holds itself start from a seed, or as ``Session.rng[-1]`` has them.
+
+        Nothing is to be done where models hold none.
+        """
+        return None
 
     @abstractmethod
     def resolve(self, path: str) -> Callable[..., Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,15 @@ class BackendInfo:
     plugin_version: str | None
     framework_version: str | None  # None: not installed
     requires: str
-    lacks: tuple[str, ...]  # jobs declared as not implemented
+    lacks: Mapping[str, str]  # jobs declared as not implemented -> why
     error: str | None = None  # why the plugin could not be loaded
 
     def __str__(self) -> str:
         if self.error:
             return f"{self.name}: plugin could not be loaded: {self.error}"
         framework = self.framework_version or f"not installed (needs {self.requires})"
-        return f"{self.name}: {self.plugin} {self.plugin_version or ''}, framework {framework}"
+        cannot = f"; not implemented: {', '.join(self.lacks)}" if self.lacks else ""
+        return f"{self.name}: {self.plugin} {self.plugin_version or ''}, framework {framework}{cannot}"
 
 
 class Registry:
@@ -125,7 +126,7 @@ class Registry:
     def list(self) -> list[BackendInfo]:
         """What is installed, with what could not be loaded at the end."""
         infos = [self._info(name, backend) for name, backend in self.backends.items()]
-        return infos + [BackendInfo(name, name, None, None, "", (), error) for name, error in self._errors.items()]
+        return infos + [BackendInfo(name, name, None, None, "", {}, error) for name, error in self._errors.items()]
 
     def _info(self, name: str, backend: Backend) -> BackendInfo:
         plugin, version = self._origins[name]
@@ -136,11 +137,10 @@ class Registry:
         return BackendInfo(name, plugin, version, found, backend.requires, lacks(backend), error)
 
 
-def lacks(backend: Backend) -> tuple[str, ...]:
-    """The jobs that a backend declares it cannot do."""
-    return tuple(
-        sorted(name for name in dir(type(backend)) if isinstance(getattr(type(backend), name), not_implemented))
-    )
+def lacks(backend: Backend) -> dict[str, str]:
+    """The jobs that a backend declares it cannot do, and why."""
+    declared = {name: getattr(type(backend), name) for name in dir(type(backend))}
+    return {name: job.why for name, job in sorted(declared.items()) if isinstance(job, not_implemented)}
 
 
 @functools.cache

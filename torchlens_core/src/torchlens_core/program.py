@@ -71,7 +71,7 @@ class Func:
         self.func = func  # None in a loaded trace, until the backend resolves `path`
         self.name = name  # the framework's own name: 'add_', '__getitem__'
         self.type = type  # the common word of all frameworks: 'add', 'getitem'
-        self.path = path  # 'torch.nn.functional.relu': what Backend.resolve takes; None: cannot be run from a file
+        self.path = path  # 'toy.relu': what Backend.resolve takes; None: cannot be run from a file
         self.writes = writes
         self.random = random
         self.undefined = undefined  # empty() and the like: the values mean nothing
@@ -252,6 +252,7 @@ class Program:
     costs: dict[int, Cost | None] = field(default_factory=dict)  # row -> its cost; filled when asked for
     facts: dict[str, Any] = field(default_factory=dict)  # started_at, duration_ns, framework_version, halted, error ...
     source: Mapping[str, Mapping[int, str]] | None = None  # file -> line -> text, of a loaded trace; None: read files
+    staged: Any = None  # a staged backend's own note of the whole run, where replay was asked for
 
     def frames(self, site: int) -> tuple[Frame, ...]:
         """Frames of a call site, outermost first, from the enclosing scope's call inwards."""

@@ -258,7 +258,7 @@ class _Tape:
         return bool(names) and not any(map(is_floating, names))
 
     def _is_cut(self, row: Row) -> bool:
-        """Whether a row without a tape took what had one: it ran inside ``no_grad``, as torch calls it.
+        """Whether a row without a tape took what had one: it ran with gradients switched off.
 
         Of a run that kept none at all nothing is known: none of its rows is cut.
         """

@@ -51,6 +51,8 @@ class Session:
         watch: looks for NaNs and infinities, where that was asked for.
         needs: what the backend has to produce, of ``NEEDS``.
         repeats: of a backend whose runs are often the same: what was made of the tables of the first one.
+        staged: of a backend that stages programs, its own note of the run, for what it does with the whole of it later
+            (``Program.staged``). Nobody else looks into it.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Session:
         self.halted_vid = -1
         self.facts: dict[str, Any] = {}
         self.repeats: Repeats | None = None
+        self.staged: Any = None
         self._calls: dict[str, int] = {}
         self.addresses = {alias: info.address for info in discovery.infos for alias in info.aliases}  # of aliases
         self.numbers: dict[Selector, Numbering] = {}  # of selectors that are counted
@@ -222,6 +225,8 @@ class Session:
         """The answer for an input, a buffer or an array of unknown origin. Interventions do not act on these."""
         if self.watch is not None:
             self.watch.look(vid, array, is_buffer=self._sources_by_vid[vid].kind == "buffer")
+        if "selected" in self.needs:  # only what operations and modules give is meant
+            return NOTHING
         known = self._same_for_all
         if known is not None:
             return known

@@ -246,10 +246,18 @@ def _finish(session: Session, backend: Backend, *, recurrence: bool, keep_orphan
     repeats = session.repeats or Repeats()
     if repeats.program is None:
         repeats.program = _program(session, backend, facts)
-    program = replace(repeats.program, changes=session.steering.changes, constants=session.constants, facts=facts)
+    program = replace(
+        repeats.program,
+        changes=session.steering.changes,
+        gradient_changes=session.steering.gradient_changes,
+        constants=session.constants,
+        rng=session.rng,
+        facts=facts,
+        staged=session.staged,
+    )
     arrays = backend.arrays
     if detach:
-        session.values = {vid: arrays.hold(arrays.detach(arrays.release(held))) for vid, held in session.values.items()}
+        session.values = {vid: arrays.detach_held(held) for vid, held in session.values.items()}
     structure = repeats.structures.get((recurrence, keep_orphans))
     if structure is None:
         structure = Structure(repeats.program, recurrence=recurrence, keep_orphans=keep_orphans)
@@ -280,7 +288,6 @@ def _program(session: Session, backend: Backend, facts: Mapping[str, Any]) -> Pr
         writes=session.writes,
         deps=session.deps,
         kernels=session.kernels,
-        rng=session.rng,
         batch_dims=session.batch_dims,
         changes=session.steering.changes,
         gradient_changes=session.steering.gradient_changes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,6 +32,11 @@ def device_of(array: Any) -> Any:
     sharding = array.sharding
     devices = sharding.device_set
     return next(iter(devices)) if len(devices) == 1 else sharding
+
+
+def is_abstract(arrays: Iterable[Any]) -> bool:
+    """Whether arrays have no elements, so that nothing can be run."""
+    return any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays)
 
 
 def is_key(array: Any) -> bool:
@@ -86,6 +92,9 @@ class JaxArrays(Arrays):
     def detach(self, array: Any) -> Any:
         return array if is_array(array) else jnp.asarray(array)
 
+    def detach_held(self, held: Kept) -> Kept:
+        return held  # arrays are on no tape
+
     def cast(self, array: Any, dtype: Any, device: Any) -> Any:
         array = array if dtype is None else jnp.asarray(array, jnp.dtype(dtype))
         if device in (None, "same"):
@@ -106,7 +115,7 @@ class JaxArrays(Arrays):
 
     def from_numpy(self, array: Any) -> Any:
         if array.dtype.itemsize > 4 and not jax.config.jax_enable_x64:
-            with _wide_types():  # else JAX would make 32 bits of 64
+            with wide_types():  # else JAX would make 32 bits of 64
                 return jnp.asarray(array)
         return jnp.asarray(array)
 
@@ -118,12 +127,14 @@ class JaxArrays(Arrays):
         return ("device", f"{value.platform}:{value.id}") if isinstance(value, jax.Device) else None
 
     def constant(self, kind: str, name: str) -> Any:
-        if kind == "dtype":
-            return jnp.dtype(name)
-        if kind == "device":
-            for device in jax.devices(name.partition(":")[0]):
-                if f"{device.platform}:{device.id}" == name:
-                    return device
+        with contextlib.suppress(TypeError, RuntimeError):  # how JAX says that it knows no such type, or platform
+            if kind == "dtype":
+                return jnp.dtype(name)
+            if kind == "device":
+                devices = jax.devices(name.partition(":")[0])
+                found = [each for each in devices if f"{each.platform}:{each.id}" == name]
+                if found:
+                    return found[0]
         raise ValueError(f"no {kind} is called {name!r}")
 
     def equal(self, left: Any, right: Any, *, rtol: float, atol: float) -> bool:
@@ -208,9 +219,9 @@ class JaxArrays(Arrays):
         return jnp.where(allowed.any(-1, keepdims=True), jax.nn.softmax(scores, -1), 0).astype(query.dtype)
 
 
-def _wide_types() -> Any:
-    """A context in which arrays may have elements of 64 bits."""
-    return jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64()
+def wide_types(allowed: bool = True) -> Any:
+    """A context in which arrays may have elements of 64 bits, or may not."""
+    return jax.enable_x64(allowed) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(allowed)
 
 
 def _index(index: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,13 +16,17 @@ from torchlens_core.vocabulary import canonical_type
 
 from .arrays import JaxArrays
 from .containers import leaves, replaced
-from .discovery import StagedDiscovery, discover
+from .discovery import StagedDiscovery, discover, find_modules, staged_discovery
+from .generators import restart
+from .gradients import differentiate, grad
 from .layers import LAYERS
 from .naming import WORDS
 from .prepare import prepare
+from .recording import recording
 from .run import capture
 from .settings import settings
-from .structure import is_array, is_linen, is_module, roots, unwrapped
+from .structure import is_array, is_linen, is_module, is_nnx, is_penzai, roots, state_of, unwrapped
+from .taking import holders, is_holder
 
 arrays = JaxArrays()
 
@@ -32,7 +36,7 @@ def is_ours(model: Any, args: Sequence[Any]) -> bool:
     if any(is_array(leaf) for leaf in jax.tree.leaves(list(args))) or any(map(is_module, args)):
         return True
     inner = unwrapped(model)
-    return inner is not model or is_linen(getattr(inner, "__self__", None)) or bool(roots(inner))
+    return inner is not model or is_linen(getattr(inner, "__self__", None)) or bool(roots(inner)) or any(holders(inner))
 
 
 @functools.cache
@@ -67,22 +71,26 @@ def preserve(call: Call, discovery: Discovery) -> Iterator[Call]:
 @contextmanager
 def with_state(call: Call, discovery: Discovery, values: Mapping[str, Any]) -> Iterator[Call]:
     """The same call of a model that has other arrays at these addresses."""
-    known = discovery if isinstance(discovery, StagedDiscovery) else discover(call)
+    known = discovery if isinstance(discovery, StagedDiscovery) else staged_discovery(call)
     positions = known.positions()
     new = {positions[address]: array for address, array in values.items() if address in positions}
     yield prepare(call).with_state(new) if new else call
 
 
 def own_state(model: Any) -> Mapping[str, Any]:
-    """State that a run is expected to write."""
-    prepared = prepare(Call(model, (), {}))
-    described = prepared.describe(builds_modules=False)
+    """State that a run is expected to write: buffers and generators. Arrays never change, so they are no copies."""
+    model = unwrapped(model)
+    held = [("", model)] if is_holder(model) else holders(model)
     return {
-        each.address: array for each, array in zip(described, prepared.arrays, strict=True) if each.kind == "buffer"
+        each.address: each.array
+        for name, holder in held
+        if is_nnx(holder) or is_penzai(holder)  # all others never change
+        for each in state_of(holder, name)
+        if each.kind != "param"
     }
 
 
 __all__ = [
-    "arrays", "call", "capture", "discover", "function_names", "is_ours", "leaves", "own_state", "preserve", "replaced",
-    "settings", "with_state",
+    "arrays", "call", "capture", "differentiate", "discover", "find_modules", "function_names", "grad", "is_ours",
+    "leaves", "own_state", "preserve", "recording", "replaced", "restart", "settings", "with_state",
 ]  # fmt: skip

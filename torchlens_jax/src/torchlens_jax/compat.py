@@ -13,15 +13,15 @@ from torchlens_core.compat.row import CompatRow
 
 from .arrays import is_key
 from .containers import leaves
-from .discovery import StagedDiscovery, discover
+from .discovery import StagedDiscovery, staged_discovery
 from .ir import Op, Scan, Switch, While
 from .lowering import walk
-from .staged import Staged
+from .staged import Staged, Unstaged
 
 
 def findings(call: Call, discovery: Discovery) -> Iterator[CompatRow]:
     """All that is special in models of JAX, and whether this one has it. Stages the model, and runs nothing."""
-    staged = (discovery if isinstance(discovery, StagedDiscovery) else discover(call)).staged
+    staged = (discovery if isinstance(discovery, StagedDiscovery) else staged_discovery(call)).staged
     items = list(walk(staged.block))
     primitives = {name for item in items if isinstance(item, Op) for name in getattr(item.func, "primitives", ())}
     arrays = [(each.address, slot) for each, slot in zip(staged.described, staged.block.ins, strict=True)]
@@ -42,6 +42,11 @@ def findings(call: Call, discovery: Discovery) -> Iterator[CompatRow]:
     yield CompatRow(
         "state that a call writes", "pass", "Buffers in versions; the model has its new state afterwards.",
         evidence=_listed(staged.described[at].address for at in staged.changed),
+    )  # fmt: skip
+    yield CompatRow(
+        "Python that reads values", "scope",
+        "Run by Python, operation by operation; the branches that ran are in the trace.",
+        evidence=staged.reason if isinstance(staged, Unstaged) else "",
     )  # fmt: skip
     for name, words in _OPAQUE.items():
         yield CompatRow(

@@ -12,13 +12,15 @@ from flax import nnx
 
 from torchlens_core.testing.conformance import Fixtures
 
+_list = getattr(nnx, "List", list)  # what lists of modules have to be since Flax 0.12
+
 
 class Base(nnx.Module):
     """What the modules of the kit derive from; each function gets a class of its own."""
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
         for name, part in parts.items():
-            setattr(self, name, nnx.List(part) if isinstance(part, list) else part)
+            setattr(self, name, _list(part) if isinstance(part, list) else part)
 
 
 class JaxFixtures(Fixtures):
@@ -29,9 +31,7 @@ class JaxFixtures(Fixtures):
     channels_last = True
     cannot: ClassVar = {
         "in_place": "arrays do not change: x.at[...].set(...) makes another one",
-        "branches_on_values": "a program is staged without values; jax.lax.cond and while_loop branch on them",
         "views": "arrays share no memory that a program could write",
-        "sorting": "jnp.sort gives the values, and jnp.argsort the indices",
     }
 
     def array(self, data: np.ndarray[Any, Any]) -> jax.Array:
@@ -83,6 +83,11 @@ class JaxFixtures(Fixtures):
 
     def split(self, x: jax.Array, parts: int) -> Sequence[jax.Array]:
         return jnp.split(x, parts, -1)
+
+    def sort(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        places = np.broadcast_to(np.arange(x.shape[-1], dtype=np.int32), x.shape)
+        values, indices = jax.lax.sort((x, places), num_keys=1)
+        return values, indices
 
     def state(self, model: Any) -> Mapping[str, Any]:
         if not isinstance(model, nnx.Module):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torchlens_core.backend import Arrays, Discovery
+from torchlens_core.errors import NotSupported
 from torchlens_core.plan import SAVE, Decision, Keep, Plan
 from torchlens_core.program import Meta
 from torchlens_core.selectors.by_value import Where
@@ -17,7 +18,10 @@ from .freezing import Freezer
 from .interventions import Settings
 from .ir import Slot
 from .layers import LAYERS
+from .recent import Recent
 from .staged import Staged
+
+_TAPES = 16  # kept for one plan
 
 
 @dataclass
@@ -30,7 +34,9 @@ class Decided:
         keep: slot -> how its value is kept; None keeps it as it is.
         clean: slots kept as they were before they were changed.
         key: all that the compiled program depends on.
+        changes_key: of that, what its changes depend on.
         repeats: whether runs with the same facts have the same tables.
+        tapes: these tables, by the facts.
     """
 
     answers: Answers
@@ -38,12 +44,15 @@ class Decided:
     keep: dict[Slot, Keep | None]
     clean: frozenset[Slot]
     key: Hashable
+    changes_key: Hashable
     pinned: list[Any]
     repeats: bool
+    tapes: Recent = field(default_factory=lambda: Recent(_TAPES))
 
 
 def decided(staged: Staged, plan: Plan, arrays: Arrays, discovery: Discovery, needs: frozenset[str]) -> Decided:
     """The answers of a plan."""
+    _refuse_unknown_gradients(plan)
     freeze = Freezer()
     key = plan_key(plan, freeze)
     if key is None:
@@ -52,6 +61,15 @@ def decided(staged: Staged, plan: Plan, arrays: Arrays, discovery: Discovery, ne
     if found is None:
         found = staged.made["decided", key] = _decide(staged, plan, arrays, discovery, needs, freeze)
     return found  # type: ignore[no-any-return]
+
+
+def _refuse_unknown_gradients(plan: Plan) -> None:
+    for when in plan.whens:
+        if when.action.is_backward and ("value" in when.selector.reads or when.action.reads):
+            raise NotSupported(
+                f"{when!r}: gradients are changed in a backward pass that is compiled before there are values, so what "
+                "acts on them cannot depend on values of the run. Select by name, module or number."
+            )
 
 
 def plan_key(plan: Plan, freeze: Freezer) -> Hashable | None:
@@ -87,13 +105,15 @@ def _decide(
         for part in when.selector.parts() if isinstance(part, Where)
     )  # fmt: skip
     kept = tuple((slot, way and (freeze(way.transform), way.dtype)) for slot, way in sorted(keep.items()))
-    key = (kept, clean, answers.stop, acting, settings.key, predicates)
-    return Decided(answers, settings, keep, clean, key, freeze.pinned, plan.raise_on is None)
+    changes_key = (answers.stop, acting, settings.key, predicates)
+    return Decided(
+        answers, settings, keep, clean, (kept, clean, changes_key), changes_key, freeze.pinned, plan.raise_on is None
+    )
 
 
 def _way(decision: Decision) -> Keep | None:
     assert decision.keep is not None
-    return None if decision.keep.is_plain else decision.keep
+    return None if decision.keep.is_own else decision.keep
 
 
 def _asked(staged: Staged, plan: Plan, arrays: Arrays, discovery: Discovery, needs: frozenset[str]) -> Answers:

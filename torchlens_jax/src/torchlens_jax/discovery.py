@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torchlens_core.backend import Call, Discovery, State
 from torchlens_core.program import ModuleInfo
 
+from .dynamic import rehearse
 from .prepare import Prepared, prepare
-from .staged import Staged, name_of, staged_of
-from .structure import modules_of
+from .staged import Staged, Unstaged, modules_before, name_of, staged_of
+from .structure import is_module, modules_of
 
 
 class StagedDiscovery(Discovery):
@@ -41,6 +43,11 @@ class StagedDiscovery(Discovery):
         return self._modules
 
     @property
+    def root(self) -> Any:
+        model = self._prepared.call.model
+        return model if is_module(model) else None
+
+    @property
     def state(self) -> list[State]:  # type: ignore[override]
         if self._state is None:
             self._state = [
@@ -50,13 +57,19 @@ class StagedDiscovery(Discovery):
             ]
         return self._state
 
+    def addresses(self) -> frozenset[str]:
+        found = self.staged.made.get("addresses")
+        if found is None:
+            found = self.staged.made["addresses"] = super().addresses()
+        return found  # type: ignore[no-any-return]
+
     def parameters(self) -> Mapping[str, Any]:
         pairs = zip(self.staged.described, self._prepared.arrays, strict=True)
         return {each.address: array for each, array in pairs if each.kind == "param"}
 
     def positions(self) -> dict[str, int]:
         """Address of state -> its position among the arrays that the program takes."""
-        return {each.address: at for at, each in enumerate(self.staged.described) if each.kind in ("param", "buffer")}
+        return {each.address: at for at, each in enumerate(self.staged.described) if each.kind != "input"}
 
     def prepared_for(self, call: Call) -> tuple[Prepared, Staged]:
         """The call taken apart, and its program: as they were found, the first time that it is asked for that call."""
@@ -67,7 +80,41 @@ class StagedDiscovery(Discovery):
         return prepared, staged_of(prepared)
 
 
-def discover(call: Call) -> StagedDiscovery:
+def staged_discovery(call: Call) -> StagedDiscovery:
     """Take a call apart, and stage it where it is not known yet."""
     prepared = prepare(call)
-    return StagedDiscovery(prepared, staged_of(prepared))
+    staged = staged_of(prepared)
+    found = StagedDiscovery(prepared, staged)
+    if isinstance(staged, Unstaged) and not staged.is_complete:
+        rehearse(prepared, staged, found)
+    return found
+
+
+def discover(call: Call) -> Discovery:
+    """What a model is; of one that is given without the arguments that it takes, its modules."""
+    return find_modules(call) if _lacks_arguments(call) else staged_discovery(call)
+
+
+def find_modules(call: Call, addresses: Collection[str] | None = None) -> Discovery:
+    """The modules alone. Those of a model without arguments are found without a run; the root alone with no address.
+
+    Modules that are built as the model runs (Linen, Haiku) are known only where it was staged, for its arguments.
+    """
+    if not _lacks_arguments(call) and (addresses is None or addresses):
+        return staged_discovery(call)
+    prepared = prepare(Call(call.model, (), {}))
+    objects = {address: module for name, root in prepared.roots for address, module in modules_of(root, name)}
+    if objects.get("") is not call.model:  # a method of it, or what jax.jit made of it
+        objects[""] = None
+    return Discovery(name_of(prepared), [(info, objects.get(info.address)) for info in modules_before(prepared)])
+
+
+def _lacks_arguments(call: Call) -> bool:
+    """Whether a call of a module has not the arguments that it takes."""
+    if call.args or call.kwargs or not is_module(call.model):
+        return False
+    try:
+        inspect.signature(call.model).bind()
+    except (TypeError, ValueError):
+        return True
+    return False

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .interventions import Acting, Applied
-from .ir import Block, Op, Returned, Scan, Slot, Switch, While, Wrote
+from .ir import Block, Op, Returned, Ruled, Scan, Slot, Switch, While, Wrote
 
 Transform = Callable[[Any], Any]  # of a value: what is kept of it
 
@@ -68,9 +68,13 @@ class Executor:
         env.update((slot, self._consts.get(slot, value)) for slot, value in block.consts.items())
         for slot in block.ins:
             self._note(slot, env, results, counters)
+        self._items(block, env, results, counters)
+        return [env[slot] for slot in block.outs]
+
+    def _items(self, block: Block, env: dict[Slot, Any], results: Results, counters: tuple[Any, ...]) -> None:
         for item in block.items:
             if isinstance(item, Op):
-                made = item.func.evaluate([env[slot] for slot in item.ins])  # type: ignore[attr-defined]
+                made = self._evaluate(item, [env[slot] for slot in item.ins])
                 for slot, value in zip(item.outs, made, strict=True):
                     env[slot] = value
                     self._note(slot, env, results, counters)
@@ -83,7 +87,12 @@ class Executor:
                 self._while(item, env, results, counters)
             elif isinstance(item, Switch):
                 self._switch(item, env, results, counters)
-        return [env[slot] for slot in block.outs]
+            elif isinstance(item, Ruled):
+                self._ruled(item, env, results, counters)
+
+    def _evaluate(self, item: Op, arrays: list[Any]) -> list[Any]:
+        """What an operation makes."""
+        return item.func.evaluate(arrays)  # type: ignore[attr-defined, no-any-return]
 
     def _note(self, slot: Slot, env: dict[Slot, Any], results: Results, counters: tuple[Any, ...]) -> None:
         wishes = self._wishes
@@ -98,8 +107,19 @@ class Executor:
         if slot == wishes.stop:
             raise Stopped
 
+    def _ruled(self, item: Ruled, env: dict[Slot, Any], results: Results, counters: tuple[Any, ...]) -> None:
+        env.update((slot, self._consts.get(slot, value)) for slot, value in item.body.consts.items())
+        self._items(item.body, env, results, counters)
+        for new, old in zip(item.outs, item.body.outs, strict=True):
+            env[new] = env[old]
+            self._note(new, env, results, counters)
+
+    def _elements(self, item: Scan) -> Any:
+        """What the body of a loop is given of each iteration, beside what the loop runs over: nothing."""
+        return ()
+
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self, elements: Any = ()) -> Iterator[None]:
         """The body of a region: what actions read inside is not there outside."""
         before = dict(self._acting.read)
         try:
@@ -114,10 +134,11 @@ class Executor:
         body = item.body
         num_carry = len(item.init)
 
-        def step(state: Any, xs: Any) -> Any:
+        def step(state: Any, elements: Any) -> Any:
             counter, carry = state
+            xs, others = elements
             inner = Results()
-            with self._inside():
+            with self._inside(others):
                 outs = self.run(body, [*consts, *carry, *xs], inner, (*counters, counter))
             return (counter + 1, outs[:num_carry]), (outs[num_carry:], inner.kept, inner.facts)
 
@@ -125,12 +146,13 @@ class Executor:
         if item.reverse:
             forward_step = step
 
-            def step(state: Any, xs: Any) -> Any:  # type: ignore[no-redef]
-                (counter, carry), ys = forward_step(state, xs)
+            def step(state: Any, elements: Any) -> Any:  # type: ignore[no-redef]
+                (counter, carry), ys = forward_step(state, elements)
                 return (counter - 2, carry), ys
 
+        xs = ([env[slot] for slot in item.xs], self._elements(item))
         (_, carry), (ys, kept, facts) = jax.lax.scan(
-            step, start, [env[slot] for slot in item.xs], length=item.length, reverse=item.reverse, unroll=item.unroll
+            step, start, xs, length=item.length, reverse=item.reverse, unroll=item.unroll
         )
         results.kept.update(kept)
         results.facts.update(facts)

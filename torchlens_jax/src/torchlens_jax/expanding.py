@@ -6,23 +6,38 @@ the answers can be compiled in. A ``while`` is then walked once, and every branc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from torchlens_core.errors import NotSupported
 from torchlens_core.plan import Decision
 from torchlens_core.program import HOLE, Func, Meta, Outs, Row, Scope
 from torchlens_core.session import Halt, Session
 
+from .functions import JaxFunc
 from .interventions import Applied, undecided
-from .ir import Block, Call, Op, Returned, Scan, Site, Slot, Switch, Taken, While, Wrote
+from .ir import Block, Call, Op, Returned, Ruled, Scan, Site, Slot, Switch, Taken, While, Wrote
+from .structure import is_array
+from .values_needed import NeedsValues
 
-_ELEMENT = Func(lambda array, index: array[index], "getitem", "getitem")
-_STACK = Func(lambda *arrays: jnp.stack(arrays), "stack", "stack")
+
+@functools.cache
+def element(position: int) -> Func:
+    """What a loop takes, in each iteration, of one of the arrays that it runs over (``xs``)."""
+    return Func(lambda array, index: array[index], f"xs[{position}]", "getitem")
+
+
+@functools.cache
+def stack(position: int) -> Func:
+    """What a loop makes of one of the results of its iterations (``ys``)."""
+    return Func(lambda *arrays: jnp.stack(arrays), f"ys[{position}]", "stack")
+
+
 _IDENTITY = Func(lambda array: array, "identity", "identity")
 
 At = tuple[int, ...]  # which iteration of the loops around, outermost first
@@ -94,7 +109,10 @@ class Expansion:
         self._layers = layers
         self.vids: dict[Slot, int] = {}  # of the iteration at hand
         self.places: dict[int, tuple[Slot, At]] = {}  # vid -> slot, and which iteration of the loops around
+        self.opaque: set[int] = set()  # vids of what was made inside functions that have a derivative rule
+        self.results: dict[int, tuple[Slot, At]] = {}  # of these, those that such a function returns
         self.answers = Answers() if answers is None else answers
+        self._stopped = -1  # vid of what a run stops at, when the module that returns it has done so
         self.kept: list[Kept] = []
         self._once = facts is None and session.plan.is_static  # the answers are the same in each iteration
         self.device: Any = None
@@ -125,6 +143,11 @@ class Expansion:
             if slot not in self.vids:
                 self.vids[slot] = self._const(value)
         for item in block.items:
+            if self._stopped >= 0 and not (isinstance(item, Returned) and item.old in self.vids):
+                continue
+            if isinstance(item, Ruled):
+                self._ruled(item, at)
+                continue
             self._enter(self._calls[item.call].parent if self._is_model(item) else item.call)
             if isinstance(item, Op):
                 self._operation(item, at)
@@ -141,12 +164,15 @@ class Expansion:
                 self._while(item, at)
             else:
                 self._switch(item, at)
+        if self._stopped >= 0:
+            self.close_to()
+            self._halt()
         return [self.vids[slot] for slot in block.outs]
 
     def _const(self, value: Any) -> int:
         meta = Meta(tuple(jnp.shape(value)), jnp.result_type(value), self.device)
         vid = self._session.source("const", self.const_names.get(id(value), ""), meta)
-        self.constants.append((vid, value))
+        self.constants.append((vid, value if is_array(value) else np.asarray(value, meta.dtype)))
         return vid
 
     # -- operations ------------------------------------------------------------------------------------------------
@@ -162,10 +188,16 @@ class Expansion:
         self._append(item.func, item.args, ins, made[0] if len(made) == 1 else made, item.site)
         for slot, vid in zip(shown, made, strict=True):
             self._ask(item.func, slot, vid, at)
+        for slot in item.returned:  # no Op, but an output, which has the value that this Op has made
+            decision = self._session.decide(item.func, self._session.scope)
+            if not decision.asks:
+                self._note(slot, self.vids[slot], at, decision)
 
     def _append(self, func: Func, args: tuple[Any, ...], ins: tuple[int, ...], outs: Outs, site: Site) -> None:
         session = self._session
         number = session.site(site, lambda: site) if "sites" in session.needs and site else -1
+        if "kernels" in session.needs and isinstance(func, JaxFunc):
+            session.kernels[len(session.rows)] = func.kernels
         session.rows.append(Row(func, args, {}, ins, outs, session.scope, number, 0, 0, None))
 
     def _ask(self, func: Func, slot: Slot, vid: int, at: At) -> None:
@@ -179,6 +211,7 @@ class Expansion:
             self._answer(slot, at, decision, session.steering.forward(vid, decision), whens)
         else:
             self._tell_changed(slot, vid, at)
+            self._tell_steered(vid, decision)
         self._note(slot, vid, at, decision)
 
     def _answer(self, slot: Slot, at: At, decision: Decision, whens: Sequence[Any], maybe: Sequence[Any] = ()) -> None:
@@ -197,13 +230,21 @@ class Expansion:
         if whens:
             self._session.steering.changed(vid, whens)
 
+    def _tell_steered(self, vid: int, decision: Decision) -> None:
+        """What acts on the gradient at an array, should one be asked for."""
+        if not decision.changes or not jnp.issubdtype(self._session.metas[vid][1], jnp.inexact):
+            return
+        whens = self._session.steering.backward(vid, decision)
+        if whens:
+            self._session.steering.watched(vid, whens)
+
     def _note(self, slot: Slot, vid: int, at: At, decision: Decision) -> None:
         if self._facts is None:
             if decision.keep is not None:
                 self.answers.keep.setdefault(slot, decision)
             if decision.stop and self.answers.stop is None:
                 if at:
-                    raise NotSupported(
+                    raise NeedsValues(
                         "A run cannot be stopped inside a loop of JAX, which runs as a whole: stop after it, or at the "
                         "module that holds it."
                     )
@@ -212,8 +253,13 @@ class Expansion:
         if decision.keep is not None:
             self.kept.append(Kept(vid, slot, at, decision))
         if slot == self.answers.stop:
-            self._session.halted_vid = vid
-            raise Halt
+            self._stopped = vid
+            if decision.stop:
+                self._halt()
+
+    def _halt(self) -> None:
+        self._session.halted_vid = self._stopped
+        raise Halt
 
     def _write(self, item: Wrote, at: At) -> None:
         """A buffer has a further version, which those read who read the buffer."""
@@ -270,6 +316,8 @@ class Expansion:
                 site = self._session.maker(vid)
                 self.answers.add_change(slot, () if self._once else at, Applied(tuple(whens), (), site))
                 self._session.steering.replaces(vid, whens)
+            if self._facts is not None:
+                self._tell_steered(vid, decision)
             self._note(
                 slot if slot in self.answers.replaced else self.places.get(vid, (slot, at))[0], vid, at, decision
             )
@@ -309,6 +357,18 @@ class Expansion:
             return _IDENTITY
         return _PASSED.setdefault(name, Func(lambda array: array, name, name.replace("_", "")))
 
+    # -- rules -----------------------------------------------------------------------------------------------------
+
+    def _ruled(self, item: Ruled, at: At) -> None:
+        """What runs inside; to those who differentiate, its results are those of the whole."""
+        first = len(self._session.metas)
+        outs = self._block(item.body, (), at)
+        self.opaque.update(range(first, len(self._session.metas)))
+        for slot, vid in zip(item.outs, outs, strict=True):
+            self.vids[slot] = vid
+            if vid >= first and outs.count(vid) == 1:
+                self.results[vid] = (slot, at)
+
     # -- regions ---------------------------------------------------------------------------------------------------
 
     def _fact(self, number: int, at: At) -> int:
@@ -325,11 +385,11 @@ class Expansion:
         order = range(item.length - 1, -1, -1) if item.reverse else range(item.length)
         for index in order[:1] if self._once else order:
             elements = []
-            for slot, vid in zip(item.body.ins[len(consts) + num_carry :], arrays, strict=True):
-                element = self._assign(slot, (*at, index))
-                self._append(_ELEMENT, (HOLE, index), (vid,), element, item.site)
-                self._ask(_ELEMENT, slot, element, (*at, index))
-                elements.append(element)
+            for number, (slot, vid) in enumerate(zip(item.body.ins[len(consts) + num_carry :], arrays, strict=True)):
+                taken = self._assign(slot, (*at, index))
+                self._append(element(number), (HOLE, index), (vid,), taken, item.site)
+                self._ask(element(number), slot, taken, (*at, index))
+                elements.append(taken)
             outs = self._block(item.body, [*consts, *carry, *elements], (*at, index))
             self._enter(item.call)
             carry, made = outs[:num_carry], outs[num_carry:]
@@ -341,7 +401,7 @@ class Expansion:
         for position, slot in enumerate(item.ys):
             pieces = [row[position] for row in rows]
             vid = self._assign(slot, at)
-            func = _STACK if pieces else _empty(self._avals[slot])
+            func = stack(position) if pieces else empty(self._avals[slot])
             self._append(func, (HOLE,) * len(pieces), tuple(pieces), vid, item.site)
             self._ask(func, slot, vid, at)
 
@@ -404,7 +464,7 @@ class Expansion:
                 numbers[selector].count = None
 
 
-def _empty(aval: Any) -> Func:
+def empty(aval: Any) -> Func:
     """What a loop without iterations stacks."""
     return Func(lambda: jnp.zeros(aval.shape, aval.dtype), "stack", "stack")
 

@@ -6,6 +6,7 @@ program.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 from collections.abc import Hashable
@@ -14,6 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from .of_jax import is_jitted
 
 _PLAIN = (bool, int, str, bytes, type(None), type(...))
 
@@ -24,11 +27,13 @@ class Freezer:
     Attributes:
         pinned: objects whose ids stand in keys: to be kept for as long as a key is.
         code: functions and classes that were met: what they reach by name is in no key.
+        statics: groups of values that stand in keys as they are, and are frozen when they are compared.
     """
 
     def __init__(self) -> None:
         self.pinned: list[Any] = []
         self.code: list[Any] = []
+        self.statics: list[Any] = []
         self._inside: dict[int, int] = {}  # objects being frozen -> depth, for those that hold themselves
 
     def __call__(self, value: Any) -> Hashable:
@@ -61,6 +66,9 @@ class Freezer:
             return (cls, *((self(key), self(item)) for key, item in value.items()))
         if isinstance(value, set | frozenset):
             return (cls, frozenset(map(self, value)))
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and cls.__dataclass_params__.frozen:
+            self.code.append(cls)
+            return (cls, *(self(getattr(value, each.name, None)) for each in dataclasses.fields(value)))
         if isinstance(value, enum.Enum):
             return (cls, value.name)
         if isinstance(value, FunctionType):
@@ -69,7 +77,7 @@ class Freezer:
             return ("method", self(value.__func__), self(value.__self__))
         if isinstance(value, functools.partial):
             return ("partial", self(value.func), self(value.args), self(value.keywords))
-        if isinstance(value, jax.stages.Wrapped):
+        if is_jitted(value):
             return ("jit", self._by_id(value), self(getattr(value, "__wrapped__", None)))
         return self._object(value, cls)
 

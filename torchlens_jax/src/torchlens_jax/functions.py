@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import jax
 from torchlens_core.program import HOLE, Func
 
 from .marks import mark_p
-from .naming import type_of
+from .naming import body_of, type_of
+from .of_jax import unnamed
 from .settings import settings_of
 
 _RANDOM = ("random_bits", "random_split", "random_seed", "random_fold_in", "threefry2x32", "rng_uniform")
@@ -24,7 +26,7 @@ class JaxFunc(Func):
         settings: their parameters, by the names that the function's arguments have.
     """
 
-    __slots__ = ("_holes", "_jaxpr", "_jitted", "primitives", "settings")
+    __slots__ = ("__dict__", "_holes", "_jaxpr", "_jitted", "primitives", "settings")
 
     def __init__(
         self,
@@ -34,19 +36,25 @@ class JaxFunc(Func):
         ins: Sequence[Any],
         outs: Sequence[Any],
         template: Sequence[Any],
+        type_: str | None = None,
     ) -> None:
         primitives = tuple(str(each.primitive.name) for each in equations if each.primitive is not mark_p)
         effects = frozenset().union(*(equation.effects for equation in equations))
         self._jaxpr = within.replace(
             constvars=[], invars=list(ins), outvars=list(outs), eqns=list(equations), effects=effects,
-            debug_info=within.debug_info.with_unknown_names(),
+            debug_info=unnamed(within.debug_info),
         )  # fmt: skip
         self._holes = tuple(position for position, item in enumerate(template) if item is HOLE)
         self._jitted: Any = None
         self.primitives = primitives
         self.settings: Mapping[str, Any] = settings_of(equations, name)
         random = any(primitive.startswith(_RANDOM) for primitive in primitives)
-        super().__init__(self.run, name, type_of(name), random=random)
+        super().__init__(self.run, name, type_of(name) if type_ is None else type_, random=random)
+
+    @functools.cached_property
+    def kernels(self) -> tuple[str, ...]:
+        """The primitives that it comes down to: those of the functions that it calls, in order; loops as a whole."""
+        return tuple(_kernels(self._jaxpr))
 
     def give_last(self, positions: Sequence[int]) -> None:
         """Have the results at these positions come last: they are new state, which no Op stands for."""
@@ -65,3 +73,12 @@ class JaxFunc(Func):
             self._jitted = jax.jit(self.evaluate)
         outs = self._jitted([args[position] for position in self._holes])
         return outs[0] if len(outs) == 1 else tuple(outs)
+
+
+def _kernels(jaxpr: Any) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        body = body_of(equation)
+        if body is not None:
+            yield from _kernels(getattr(body, "jaxpr", body))
+        elif equation.primitive is not mark_p:
+            yield str(equation.primitive.name)

@@ -46,6 +46,7 @@ class Op:
     is_layer: bool = False  # a whole module of a library
     state: tuple[Slot, ...] = ()  # of what a layer makes, what it does not return: new state
     writes: tuple[tuple[Slot, Slot], ...] = ()  # of what it makes, the new state of modules, each with the old
+    returned: tuple[Slot, ...] = ()  # of that state, what the model returns
 
 
 @dataclass(slots=True)
@@ -122,7 +123,20 @@ class Switch:
     number: int
 
 
-Item = Op | Taken | Returned | Wrote | Scan | While | Switch
+@dataclass(slots=True)
+class Ruled:
+    """A call of a function that has a derivative rule of its own, looked into: its items, and the call as a whole.
+
+    The items compute the same values; differentiated is the whole, as they do not know the rule.
+    """
+
+    func: Func
+    ins: tuple[Slot, ...]  # of ``func``
+    body: Block  # its items take slots from around, so it has no ``ins``
+    outs: tuple[Slot, ...]  # what ``body.outs`` are from there on
+
+
+Item = Op | Taken | Returned | Wrote | Scan | While | Switch | Ruled
 
 
 @dataclass(slots=True)

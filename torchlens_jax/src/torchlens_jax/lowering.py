@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jax.extend import core as jex
 
 from torchlens_core.program import HOLE
 
+from .equations import SCOPE, last_uses_of, readers_of, uids_of
 from .functions import JaxFunc
-from .ir import Block, Call, Op, Returned, Scan, Site, Slot, Switch, Taken, While, Wrote
+from .grouping import Group
+from .ir import Block, Call, Op, Returned, Ruled, Scan, Site, Slot, Switch, Taken, While, Wrote
 from .layers import BY_DIMENSIONS
 from .marks import mark_p
-from .naming import CONVERSIONS, called, name_of, source_of
+from .naming import CONVERSIONS, PRIMITIVES, body_of, called, is_conversion, name_of, source_of, type_of
+from .references import refuse_references
 from .sites import Place, is_of_library, place_of
 
-_SCOPE = re.compile(r"tl@(\d+)")
-# Calls of a function, by the names that they have had: what is in them can be looked into.
-_CALLS = frozenset(
-    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
-    " custom_vjp_call_jaxpr".split()
-)
-_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-
-
-@dataclass
-class Group:
-    """Equations that make up one operation."""
-
-    key: Any
-    name: str
-    call: int
-    site: Site
-    equations: list[Any]
-    places: list[Any] = field(default_factory=list)  # of each equation, where it stands in the function
-    is_complete: bool = False  # nothing more belongs to it
-
-    def add(self, other: Group) -> None:
-        """Have the equation of another group, which belongs here."""
-        self.equations += other.equations
-        self.places += other.places
-        if self.key[1] == "":
-            self.name = other.name
-        self.is_complete = other.is_complete
+_TRANSPOSED, _AGAIN = "transpose(", "rematted_computation"  # JAX's words, in the names of scopes
 
 
 class Lowering:
@@ -55,14 +30,17 @@ class Lowering:
     Args:
         calls: uid -> module call, noted as the program was staged.
         layers: class of a library's module that is one operation -> the operation's name.
-        opens_rules: look into functions that have a derivative of their own, which differentiating the program then
-            does not know. JAX's functions are never opened.
+        opens_rules: look into functions that have a derivative rule of their own. JAX's functions are never opened.
+        by_primitive: each primitive is an operation of its own; JAX's functions are opened, and so are layers.
     """
 
-    def __init__(self, calls: dict[int, Call], layers: dict[str, str], *, opens_rules: bool = True) -> None:
+    def __init__(
+        self, calls: dict[int, Call], layers: dict[str, str], *, opens_rules: bool = True, by_primitive: bool = False
+    ) -> None:
         self._opens_rules = opens_rules
         self.calls = dict(calls)
-        self._layers = layers
+        self._layers = {} if by_primitive else layers
+        self._by_primitive = by_primitive
         self._slots = itertools.count()
         self._regions = itertools.count()
         self.avals: dict[Slot, Any] = {}
@@ -71,6 +49,7 @@ class Lowering:
         self._taken: dict[int, set[Slot]] = {}  # by module call, what it was given
         self._made: set[Slot] = set()  # what operations and regions make
         self._opened: set[int] = set()  # bodies of calls that were opened once: JAX stages one for several calls
+        self._transposed = False  # whether the body now open is part of a backward pass
         self._renamed: dict[int, int] = {}  # uid of a module call in the body now open -> that of this opening
 
     def program(self, closed: Any, addresses: Sequence[str | None] = ()) -> Block:
@@ -85,6 +64,27 @@ class Lowering:
         self._bind_consts(closed, env, block)
         self._lower(closed.jaxpr, env, block, -1)
         block.outs = tuple(self._read(atom, env, block) for atom in closed.jaxpr.outvars)
+        return block
+
+    def start(self, variables: Sequence[Any], addresses: Sequence[str | None], env: dict[Any, Slot]) -> Block:
+        """An empty block with these arguments, for a program that is lowered part by part."""
+        block = Block(tuple(self._new(var, env) for var in variables))
+        self._addresses = {slot: name for slot, name in zip(block.ins, addresses, strict=True) if name is not None}
+        return block
+
+    def segment(self, jaxpr: Any, alive: Sequence[Any], consts: Mapping[Any, Any], env: dict[Any, Slot]) -> Block:
+        """The next part of a program.
+
+        Args:
+            jaxpr: its equations.
+            alive: the variables that later parts may read.
+            consts: by variable, arrays of the program text that are new in this part.
+        """
+        block = Block(())
+        for var, value in consts.items():
+            block.consts[self._new(var, env)] = value
+        self._lower(jaxpr.replace(outvars=list(alive)), env, block, -1)
+        block.outs = tuple(env[var] for var in alive)
         return block
 
     def _new(self, var: Any, env: dict[Any, Slot]) -> Slot:
@@ -110,16 +110,19 @@ class Lowering:
     def _lower(self, jaxpr: Any, env: dict[Any, Slot], block: Block, outer: int) -> None:
         """Append the items of a jaxpr whose inputs are bound."""
         pending: list[Group] = []
-        used_after = _last_uses(jaxpr)
-        readers = _readers(jaxpr)
+        used_after = last_uses_of(jaxpr)
+        readers = readers_of(jaxpr)
         for equation in jaxpr.eqns:
             if equation.primitive is mark_p and equation.params["kind"] == "out":
                 self._results.setdefault(self._uid(equation.params["call"], outer), set()).update(equation.invars)
         for number, equation in enumerate(jaxpr.eqns):
+            refuse_references(equation)
+            if not equation.outvars and not equation.effects:  # what is left of a body that was staged twice
+                continue
             call = self._call_of(equation, outer)
             place = place_of(equation.source_info.traceback)
             name = equation.primitive.name
-            body = next((equation.params[key] for key in _BODIES if key in equation.params and name in _CALLS), None)
+            body = body_of(equation)
             is_region = name in ("scan", "while", "cond")
             layer = self._layer_around(call)
             if name == mark_p.name and equation.params["kind"] == "write":
@@ -143,6 +146,8 @@ class Lowering:
                 self._flush(jaxpr, pending, env, block, used_after, number)
                 if is_region:
                     self._region(equation, env, block, call, place.site)
+                elif name.startswith("custom_"):
+                    self._ruled(jaxpr, equation, body, env, block, call)
                 else:
                     self._open(equation, body, env, block, call)
                 continue
@@ -156,7 +161,7 @@ class Lowering:
         self._flush(jaxpr, pending, env, block, used_after, len(jaxpr.eqns))
 
     def _call_of(self, equation: Any, outer: int) -> int:
-        found = _SCOPE.findall(str(equation.source_info.name_stack))
+        found = SCOPE.findall(str(equation.source_info.name_stack))
         return self._uid(int(found[-1]), outer) if found else outer
 
     def _uid(self, uid: int, outer: int) -> int:
@@ -171,6 +176,11 @@ class Lowering:
             self.calls[made] = replace(call, uid=made, parent=parent, address=call.staged_address)
         return made
 
+    def _is_transposed(self, equation: Any) -> bool:
+        """Whether an equation is part of a backward pass. What a checkpoint computes again for one is none."""
+        stack = str(equation.source_info.name_stack)
+        return (self._transposed or _TRANSPOSED in stack) and _AGAIN not in stack
+
     def _layer_around(self, call: int) -> int | None:
         """The outermost module call around that is one operation of its library."""
         layer = None
@@ -182,6 +192,8 @@ class Lowering:
 
     def _is_library(self, equation: Any) -> bool:
         """Whether what is called is a function of JAX itself, or has a rule that opening it would lose."""
+        if self._by_primitive:
+            return False
         has_rule = equation.primitive.name.startswith("custom_")
         return is_of_library(source_of(equation)) or (has_rule and not self._opens_rules)
 
@@ -189,20 +201,25 @@ class Lowering:
         if layer is not None:
             around = self.calls[layer]
             call = layer if around.address != "" else around.parent
-            return Group(("layer", layer), self._layers[around.cls], call, place.site, [equation])
+            key: Any = ("layer", layer, self._is_transposed(equation))
+            return Group(key, [self._layers[around.cls]], call, place.site, [equation], [place.key])
+        if self._by_primitive:
+            name = str(equation.primitive.name)
+            key = (call, name, place.site, self._is_transposed(equation))
+            return Group(key, [name], call, place.inner, [equation], [place.key], is_complete=True)
         name, is_operator = name_of(equation, place)
-        group = Group((call, "" if is_operator else name, place.site), name, call, place.site, [equation])
-        group.places.append(place.key)
-        group.is_complete = is_operator and equation.primitive.name not in CONVERSIONS
+        key = (call, "" if is_operator else name, place.site, self._is_transposed(equation))
+        group = Group(key, [name], call, place.site, [equation], [place.key])
+        group.is_complete = is_operator and not is_conversion(equation)
         return group
 
     def _joins(self, last: Group, group: Group, readers: dict[Any, list[Any]], outer: int) -> bool:
         """Whether an equation belongs to the operation before it: the same function, called once."""
         if last.key != group.key or last.is_complete:
             return False
-        if last.key[0] == "layer":
+        if last.is_layer:
             return True
-        if last.key[1] == "" and equation_name(group) in CONVERSIONS:
+        if last.key[1] == "" and group.primitive in CONVERSIONS:
             return True
         first, (equation,) = last.equations[0], group.equations
         begins_again = (
@@ -234,9 +251,13 @@ class Lowering:
         number: int,
     ) -> None:
         """Append the operation of the equations seen since the last one."""
-        if not pending:
-            return
-        group = pending.pop()
+        if pending:
+            for group in pending.pop().calls(used_after, number):
+                self._operation(jaxpr, group, env, block, used_after, number)
+
+    def _operation(
+        self, jaxpr: Any, group: Group, env: dict[Any, Slot], block: Block, used_after: dict[Any, int], number: int
+    ) -> None:
         made = {var for equation in group.equations for var in equation.outvars}
         ins: list[Any] = []
         for equation in group.equations:
@@ -249,6 +270,8 @@ class Lowering:
             for var in equation.outvars
             if used_after.get(var, -1) >= number and type(var).__name__ != "DropVar"
         ]
+        if outs and len(group.equations) == 1:  # what it gives beside, though nothing reads it, is an Op too
+            outs = list(group.equations[0].outvars)
         if not outs:  # nothing reads it: kept for what it does, and shown by its last arrays
             outs = [var for var in group.equations[-1].outvars if type(var).__name__ != "DropVar"]
             outs = outs or list(group.equations[-1].outvars)
@@ -256,9 +279,13 @@ class Lowering:
         template = _template(group, ins)
         made = tuple(self._new(var, env) for var in outs)
         self._made.update(made)
-        func = JaxFunc(self._name(group), jaxpr, group.equations, ins, outs, template)
+        name = f"transpose({group.name})" if group.is_transposed else self._name(group)
+        type_ = group.type if group.is_transposed else type_of(name)
+        if self._by_primitive:
+            type_ = type_of(PRIMITIVES.get(group.name, group.name))
+        func = JaxFunc(name, jaxpr, group.equations, ins, outs, template, type_)
         taken = tuple(env[var] for var in ins)
-        is_layer = group.key[0] == "layer"
+        is_layer = group.is_layer and not group.is_transposed
         results = self._results.get(group.key[1], set()) if is_layer else set()
         state = tuple(slot for slot, var in zip(made, outs, strict=True) if results and var not in results)
         block.items.append(Op(func, template, taken, made, group.call, group.site, is_layer, state))
@@ -269,7 +296,7 @@ class Lowering:
         Of a library layer what it was called with, then its own state; of an operator the operands, which JAX may have
         converted first.
         """
-        if group.key[0] == "layer":
+        if group.is_layer:
             return sorted(ins, key=lambda var: env[var] in self._addresses)
         if group.key[1] != "" or len(group.equations) == 1:
             return ins
@@ -290,7 +317,7 @@ class Lowering:
         return [*order, *(var for var in ins if var not in order)]
 
     def _name(self, group: Group) -> str:
-        if group.name not in BY_DIMENSIONS:
+        if group.name not in BY_DIMENSIONS or self._by_primitive:
             return group.name
         for equation in group.equations:
             if "window_dimensions" in equation.params:
@@ -315,7 +342,7 @@ class Lowering:
             if self.calls[call].address != "":
                 block.items.append(Taken(call, slot))
             self._taken.setdefault(call, set()).add(slot)
-        elif self.calls[call].address == "" and slot in self._made:
+        elif (self.calls[call].address == "" and slot in self._made) or self._is_own_state(slot, call):
             env[equation.outvars[0]] = slot
         else:
             new = self._new(equation.outvars[0], env)
@@ -323,7 +350,24 @@ class Lowering:
             block.items.append(Returned(call, slot, new, is_pass_through))
             self._made.add(new)
 
+    def _is_own_state(self, slot: Slot, call: int) -> bool:
+        """Whether a module returns what it holds: no operation."""
+        return slot in self._addresses and slot not in self._taken.get(call, ())
+
     # -- calls and regions -----------------------------------------------------------------------------------------
+
+    def _ruled(self, jaxpr: Any, equation: Any, body: Any, env: dict[Any, Slot], block: Block, call: int) -> None:
+        """Look into a function that has a derivative rule, and keep the call for those who differentiate."""
+        shown = [var for var in equation.outvars if type(var).__name__ != "DropVar"]
+        ins = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, jex.Literal)))
+        whole = JaxFunc("custom_rule", jaxpr, [equation], ins, shown, (HOLE,) * len(ins))
+        inner = Block(())
+        taken = tuple(env[var] for var in ins)
+        self._open(equation, body, env, inner, call)
+        inner.outs = tuple(env[var] for var in shown)
+        outs = tuple(self._new(var, env) for var in shown)
+        self._made.update(outs)
+        block.items.append(Ruled(whole, taken, inner, outs))
 
     def _open(self, equation: Any, body: Any, env: dict[Any, Slot], block: Block, call: int) -> None:
         """Continue inside what is called, with slots of its own."""
@@ -333,9 +377,10 @@ class Lowering:
             block.consts[self._new(var, inner)] = value
         for var, atom in zip(jaxpr.invars, equation.invars, strict=True):
             inner[var] = self._read(atom, env, block)
-        outer, self._renamed = self._renamed, self._renamed | self._fresh(jaxpr)
+        renamed, transposed = self._renamed, self._transposed
+        self._renamed, self._transposed = renamed | self._fresh(jaxpr), self._is_transposed(equation)
         self._lower(jaxpr, inner, block, call)
-        self._renamed = outer
+        self._renamed, self._transposed = renamed, transposed
         for var, atom in zip(equation.outvars, jaxpr.outvars, strict=True):
             env[var] = self._read(atom, inner, block)
 
@@ -344,7 +389,7 @@ class Lowering:
         if id(jaxpr) not in self._opened:
             self._opened.add(id(jaxpr))
             return {}
-        return dict.fromkeys(_uids(jaxpr), -1)
+        return dict.fromkeys(uids_of(jaxpr), -1)
 
     def _body(self, closed: Any, call: int, taken: Sequence[Slot] = ()) -> Block:
         env: dict[Any, Slot] = {}
@@ -360,6 +405,11 @@ class Lowering:
         return block
 
     def _region(self, equation: Any, env: dict[Any, Slot], block: Block, call: int, site: Site) -> None:
+        transposed, self._transposed = self._transposed, self._is_transposed(equation)
+        self._loop_or_choice(equation, env, block, call, site)
+        self._transposed = transposed
+
+    def _loop_or_choice(self, equation: Any, env: dict[Any, Slot], block: Block, call: int, site: Site) -> None:
         params = equation.params
         taken = [self._read(atom, env, block) for atom in equation.invars]
         number = next(self._regions)
@@ -404,47 +454,6 @@ class Lowering:
         return made
 
 
-def equation_name(group: Group) -> str:
-    """The primitive of the only equation of a group."""
-    return str(group.equations[0].primitive.name)
-
-
-def _uids(jaxpr: Any) -> set[int]:
-    """The module calls in a body, those in bodies inside it too."""
-    found: set[int] = set()
-    for equation in jaxpr.eqns:
-        found.update(map(int, _SCOPE.findall(str(equation.source_info.name_stack))))
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    found |= _uids(inner)
-    return found
-
-
-def _readers(jaxpr: Any) -> dict[Any, list[Any]]:
-    """Variable -> the equations that read it."""
-    readers: dict[Any, list[Any]] = {}
-    for equation in jaxpr.eqns:
-        for atom in equation.invars:
-            if not isinstance(atom, jex.Literal):
-                readers.setdefault(atom, []).append(equation)
-    return readers
-
-
-def _last_uses(jaxpr: Any) -> dict[Any, int]:
-    """Variable -> number of the last equation that reads it; past the last one for what is returned."""
-    last: dict[Any, int] = {}
-    for number, equation in enumerate(jaxpr.eqns):
-        for atom in equation.invars:
-            if not isinstance(atom, jex.Literal):
-                last[atom] = number
-    for atom in jaxpr.outvars:
-        if not isinstance(atom, jex.Literal):
-            last[atom] = len(jaxpr.eqns)
-    return last
-
-
 def _template(group: Group, ins: Sequence[Any]) -> tuple[Any, ...]:
     """The arguments of one primitive with its literals; of several only that arrays were taken."""
     holes = (HOLE,) * len(ins)
@@ -471,4 +480,6 @@ def inside(item: Any) -> Sequence[Block]:
         return (item.body,)
     if isinstance(item, While):
         return (item.condition, item.body)
+    if isinstance(item, Ruled):
+        return (item.body,)
     return item.branches if isinstance(item, Switch) else ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jax.extend import core as jex
+
 from torchlens_core.vocabulary import canonical_type
 
 from .sites import Place
@@ -20,6 +22,7 @@ PRIMITIVES = {
     "rev": "flip", "copy_p": "copy", "copy": "copy", "exp2": "exp2", "clamp": "clip", "square": "square",
     "random_wrap": "wrap_key_data", "random_unwrap": "key_data", "random_seed": "key", "random_split": "split",
     "random_fold_in": "fold_in", "add_any": "add", "shard_map": "shard_map", "xla_pmap": "pmap",
+    "sharding_constraint": "with_sharding_constraint",
 }  # fmt: skip
 
 # Functions of JAX -> the common word, where theirs is another. All else is levelled by core.
@@ -28,6 +31,7 @@ WORDS = {
     "concatenate": "cat", "stop_gradient": "detach", "dot_product_attention": "scaled_dot_product_attention",
     "repeat": "repeat_interleave", "take_along_axis": "take_along_dim", "hard_tanh": "hardtanh", "swish": "silu",
     "celu": "celu", "conv_general_dilated": "conv", "broadcast_in_dim": "broadcast_to", "dot": "matmul",
+    "dot_general": "matmul",
     "reduce_max": "max", "hard_sigmoid": "hardsigmoid", "hard_swish": "hardswish", "hard_silu": "hardswish",
     "square": "square", "linear_general": "linear", "fmod": "fmod", "modf": "modf", "left_shift": "bitwise_left_shift",
     "right_shift": "bitwise_right_shift", "log_sigmoid": "logsigmoid", "soft_sign": "softsign",
@@ -36,11 +40,21 @@ WORDS = {
 
 # How JAX reaches operators; their names say nothing.
 _OPERATORS = frozenset(
-    "cond switch while_loop fori_loop scan map deferring_binary_op deferring_unary_op fn wrapper op array asarray "
+    "wrapped cond switch while_loop fori_loop scan map _fori_cond_fun _fori_body_fun while_body_fun scanned_fun "
+    "fori_cond_fun fori_body_fun deferring_binary_op deferring_unary_op fn wrapper op array asarray "
     "_defer_to_unrecognized_arg forward_method "
     "forward_operator_to_aval meth ravel".split()
 ) - {"ravel"}
 CONVERSIONS = frozenset({"convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy", "pjit", "copy_p"})
+
+
+def is_conversion(equation: Any) -> bool:
+    """Whether an equation brings an operand into another form, as functions do before they compute."""
+    name = equation.primitive.name
+    if name == "ne":  # of numbers that are taken as truth values
+        other = equation.invars[1]
+        return isinstance(other, jex.Literal) and bool(other.val == 0)
+    return name in CONVERSIONS
 
 
 def type_of(name: str) -> str:
@@ -64,17 +78,32 @@ def name_of(equation: Any, place: Place) -> tuple[str, bool]:
 
 def _plain(name: str) -> str:
     name = name.lstrip("_")
-    return "getitem" if name in ("rewriting_take", "gather") else name
+    return "getitem" if name in ("rewriting_take", "gather", "index_in_dim") else name
 
 
 def called(equation: Any) -> str | None:
     """The name of the function whose body an equation calls; None for a plain primitive."""
     params = equation.params
-    if "name" in params and "jaxpr" in params:
+    if params.get("name") is not None and "jaxpr" in params:
         return str(params["name"])
     body = params.get("call_jaxpr") or params.get("fun_jaxpr")
     info = getattr(getattr(body, "jaxpr", None), "debug_info", None)
     return None if info is None or not info.func_src_info else str(info.func_src_info).split(" at ")[0]
+
+
+# Calls of a function, by the names that they have had: what is in them can be looked into.
+_CALLS = frozenset(
+    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
+    " custom_vjp_call_jaxpr".split()
+)
+_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def body_of(equation: Any) -> Any:
+    """The body of what an equation calls; None for what is no call."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    return next((equation.params[key] for key in _BODIES if key in equation.params), None)
 
 
 def source_of(equation: Any) -> str:

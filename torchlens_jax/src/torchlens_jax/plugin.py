@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchlens_core.backend import Abstract, Arrays, Backend, Call, Discovery, not_implemented
 from torchlens_core.compat.row import CompatRow
-from torchlens_core.errors import BackendMissing
+from torchlens_core.facets import Recipe
+from torchlens_core.gradients.derived import Computation
 from torchlens_core.hookspecs import hookimpl
+from torchlens_core.plan import Plan
 from torchlens_core.program import Func, Row
+from torchlens_core.recording.steps import Steps
 from torchlens_core.session import Session
 
-_MINIMUM = (0, 7)
+if TYPE_CHECKING:
+    from torchlens_core.testing.conformance.fixtures import Fixtures
+
+from .facets import RECIPES
 
 
 class JaxBackend(Backend):
@@ -25,7 +29,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     package = "jax"
-    requires = f"jax>={_MINIMUM[0]}.{_MINIMUM[1]}"
+    requires = "jax>=0.7"
 
     @property
     def _impl(self) -> Any:
@@ -40,35 +44,19 @@ class JaxBackend(Backend):
         jax = sys.modules.get("jax")
         return jax is not None and hasattr(jax, "Array") and bool(self._impl.is_ours(model, args))
 
-    def version(self) -> str | None:
-        jax = sys.modules.get("jax")
-        if jax is not None and hasattr(jax, "__version__"):
-            return str(jax.__version__)
-        try:
-            return importlib.metadata.version("jax")
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    def load(self) -> None:
-        version = self.version()
-        if version is None:
-            raise BackendMissing("The jax backend needs JAX, which is not installed: pip install 'jax>=0.7'.")
-        found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        if found < _MINIMUM:
-            raise BackendMissing(
-                f"The jax backend needs {self.requires}; jax {version} is installed: pip install -U jax."
-            )
-        importlib.import_module("jax")
-
     def discover(self, call: Call) -> Discovery:
         return self._impl.discover(call)  # type: ignore[no-any-return]
 
     def capture(self, call: Call, session: Session) -> Any:
         return self._impl.capture(call, session)
 
-    recording = not_implemented(
-        "calls of a compiled function are not seen", instead="Trace the call: tl.trace(model, x, save=...)."
-    )
+    def find_modules(self, call: Call, addresses: Collection[str] | None = None) -> Discovery:
+        return self._impl.find_modules(call, addresses)  # type: ignore[no-any-return]
+
+    def recording(
+        self, model: Any, discovery: Discovery, plan: Plan, steps: Steps
+    ) -> AbstractContextManager[Callable[[Call], Any]]:
+        return self._impl.recording(model, discovery, plan, steps)  # type: ignore[no-any-return]
 
     def own_state(self, model: Any) -> Mapping[str, Any]:
         return self._impl.own_state(model)  # type: ignore[no-any-return]
@@ -90,6 +78,12 @@ class JaxBackend(Backend):
     def with_state(self, call: Call, discovery: Discovery, arrays: Mapping[str, Any]) -> AbstractContextManager[Call]:
         return self._impl.with_state(call, discovery, arrays)  # type: ignore[no-any-return]
 
+    def grad(self, function: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        return self._impl.grad(function, arrays)  # type: ignore[no-any-return]
+
+    def differentiate(self, run: Computation) -> Mapping[int, Any]:
+        return self._impl.differentiate(run, self.arrays)  # type: ignore[no-any-return]
+
     def findings(self, call: Call, discovery: Discovery) -> Iterator[CompatRow]:
         from .compat import findings
 
@@ -106,8 +100,10 @@ class JaxBackend(Backend):
     def seed(self, number: int) -> None:
         """JAX has no generator beside the keys that a model is given."""
 
-    def resolve(self, path: str) -> Callable[..., Any] | None:
-        return None  # operations are parts of a jaxpr, which no file holds
+    def restart_own(self, model: Any, state: Any = None, seed: int | None = None) -> None:
+        self._impl.restart(model, state, seed)
+
+    resolve = not_implemented("operations are parts of a jaxpr, which no file holds", instead="Trace the model again.")
 
     def function_names(self) -> frozenset[str]:
         return self._impl.function_names()  # type: ignore[no-any-return]
@@ -120,3 +116,22 @@ class JaxBackend(Backend):
 def torchlens_register_backends(register: Callable[[Backend], None]) -> None:
     """What core asks of every plugin that it finds."""
     register(JaxBackend())
+
+
+@hookimpl
+def torchlens_register_conformance(register: Callable[[str, Callable[[], Fixtures]], None]) -> None:
+    """What the conformance kit builds its models with; they are modules of Flax NNX."""
+
+    def make() -> Fixtures:
+        from .conformance import JaxFixtures
+
+        return JaxFixtures()
+
+    register("jax", make)
+
+
+@hookimpl
+def torchlens_register_facets(register: Callable[[Recipe], None]) -> None:
+    """What Flax's and Equinox's modules have."""
+    for recipe in RECIPES:
+        register(recipe)

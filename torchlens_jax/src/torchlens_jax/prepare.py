@@ -13,6 +13,7 @@ from torchlens_core.backend import Call
 from torchlens_core.reach import input_names
 
 from .freezing import Freezer
+from .statics import noted, statics_of
 from .structure import is_dynamic, modules_of, path_part, state_of, unwrapped
 from .taking import Taken, is_holder, take
 from .watching import Watch
@@ -91,6 +92,7 @@ class Prepared:
         modules = [module for name, root in self.roots for _, module in modules_of(root, name)]
         start = [unwrapped(self.call.model), *self.freeze.code, *map(type, modules)]
         start += [value for module in modules for value in vars(module).values() if isinstance(value, FunctionType)]
+        start += [value for static in self.freeze.statics for value in static.values]
         return Watch(start, [value for _, part in self.taken for value in part.apart])
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -168,9 +170,9 @@ def prepare(call: Call) -> Prepared:
     leaves, tree = jax.tree.flatten((tuple(args), kwargs))
     state = [array for _, part in taken for array in part.arrays]
     given = [leaf for leaf in leaves if is_dynamic(leaf)]
-    static = tuple(None if is_dynamic(leaf) else freeze(leaf) for leaf in leaves)
+    static = noted([*statics_of(tree), *(None if is_dynamic(leaf) else leaf for leaf in leaves)], freeze)
     bounds = [0]
     for _, part in taken:
         bounds.append(bounds[-1] + len(part.arrays))
-    key = (tuple((place, part.key) for place, part in taken), tree, static)
+    key = (tuple((place, part.key) for place, part in taken), static)
     return Prepared(call, taken, [*state, *given], key, len(state), freeze, (leaves, tree), bounds)

@@ -11,6 +11,8 @@ import jax
 
 _JAX = os.path.dirname(jax.__file__) + os.sep
 _OWN = os.path.dirname(__file__) + os.sep
+_BETWEEN = _OWN + "deferring.py"  # stands between JAX and JAX, where calls are noted one by one
+_STAGING = f"{_OWN}staging.py"
 # Of JAX: how calls get to where they are staged. Their names say nothing of the operation.
 _MACHINERY = frozenset(
     f"{_JAX}_src{os.sep}{name}"
@@ -30,18 +32,31 @@ class Place(NamedTuple):
     site: tuple[tuple[CodeType, int], ...]  # innermost first, up to the enclosing module call
     function: str | None  # the outermost function of JAX, or of a library of modules, that was called there
     key: Any = None  # all frames: where in the library's function it stands
+    inner: tuple[tuple[CodeType, int], ...] = ()  # the site, continued into the library's function
 
 
 @functools.cache
 def classify(file: str) -> int:
     """Whose a source file is: JAX's machinery, a library's, or the user's."""
     if file.startswith(_OWN):
-        return STOP
+        return SKIP if file == _BETWEEN else STOP
     if file in _MACHINERY or f"{os.sep}contextlib.py" in file or f"{os.sep}functools.py" in file:
         return SKIP
     if file.startswith(_JAX):
         return LIBRARY
     return SKIP if any(part in file for part in _WRAPPERS) else KEEP
+
+
+@functools.cache
+def classify_code(code: CodeType) -> int:
+    """The same of a function: those of ours that a call only passes through enclose no module call."""
+    passes_through = code.co_filename == _STAGING and code.co_name != "noted"
+    return SKIP if passes_through else classify(code.co_filename)
+
+
+def is_of_jax(file: str) -> bool:
+    """Whether a source file is one of JAX's."""
+    return file.startswith(_JAX)
 
 
 # Of module libraries: generic wrappers around calls, no place where an operation is written.
@@ -65,8 +80,6 @@ _FUNCTIONS = frozenset(
         ("/flax/linen/pooling.py", "min_pool"),
         ("/haiku/_src/pool.py", "max_pool"),
         ("/haiku/_src/pool.py", "avg_pool"),
-        ("/equinox/nn/_attention.py", "dot_product_attention"),
-        ("/equinox/nn/_attention.py", "dot_product_attention_weights"),
         ("/optax/losses/_classification.py", "softmax_cross_entropy_with_integer_labels"),
         ("/optax/losses/_classification.py", "softmax_cross_entropy"),
     }
@@ -94,16 +107,19 @@ def place_of(traceback: Any) -> Place:
 
 def _place(codes: tuple[CodeType, ...], offsets: tuple[int, ...]) -> Place:
     site: list[tuple[CodeType, int]] = []
+    inner: list[tuple[CodeType, int]] = []
     function: str | None = None
     for code, offset in zip(codes, offsets, strict=True):
-        kind = classify(code.co_filename)
+        kind = classify_code(code)
         if kind == STOP:
             break
+        if kind in (KEEP, LIBRARY):
+            inner.append((code, offset))
         if kind == KEEP:
             site.append((code, offset))
-        elif kind == LIBRARY and not site:
+        elif kind == LIBRARY and not site and (function is None or not code.co_name.startswith("<")):
             function = code.co_name
         if kind == KEEP and _is_function_of_library(code):
             function = code.co_name
             site.clear()
-    return Place(tuple(site), function)
+    return Place(tuple(site), function, None, tuple(inner))

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from torchlens_core.errors import NestedTraceError, NotSupported, TorchLensError
 from torchlens_core.program import ModuleInfo
 from torchlens_core.records.module_facts import plain
 
-from .arrays import device_of
+from .arrays import device_of, is_abstract
+from .building import may_build_modules
 from .ir import Block, Op, Returned, Scan, Slot, Wrote
 from .ir import Call as ModuleCall
+from .keys import settings
 from .layers import LAYERS
 from .lowering import Lowering, walk
+from .modes import asked
+from .of_jax import fresh_context
 from .prepare import Described, Prepared
-from .staging import noting_calls
+from .programs import Programs
+from .recent import Recent
+from .staging import NESTED, noting_calls, staging
 from .structure import is_dynamic, modules_of, training_mode
-from .values_needed import ERRORS, explained
+from .values_needed import ERRORS, explained, read_at
 from .watching import Watch
 
 _ARRAY = object()  # in the place of an array among what a model returns
-_LIMIT = 64  # programs kept
-_lock = threading.Lock()
-_programs: OrderedDict[Hashable, list[Staged]] = OrderedDict()
-_context = jax.make_user_context()
+_MADE = 64  # kept of what was made of one program, for so many plans
+_programs = Programs()
 
 
 @dataclass(eq=False)
@@ -55,7 +58,7 @@ class Staged:
     watch: Watch
     pinned: list[Any]
     const_names: dict[int, str]
-    made: dict[Any, Any] = field(default_factory=dict)
+    made: dict[Any, Any] = field(default_factory=lambda: Recent(_MADE))
 
     @property
     def consts(self) -> dict[Slot, Any]:
@@ -79,11 +82,24 @@ class Staged:
         for item in walk(self.block):
             if isinstance(item, Op):
                 written = {slot for slot, _ in item.writes}
-                yield from (slot for slot in item.outs if slot not in written)
+                yield from (slot for slot in item.outs if slot not in written or slot in item.returned)
             elif isinstance(item, Scan):
                 yield from (*item.body.ins[len(item.consts) + len(item.init) :], *item.ys)
             elif isinstance(item, Wrote) or (isinstance(item, Returned) and item.is_pass_through):
                 yield item.new
+
+
+@dataclass(eq=False)
+class Unstaged(Staged):
+    """What is known of a program that cannot be staged, before it runs.
+
+    Attributes:
+        reason: why not.
+        is_complete: whether all its modules are known; else some are built as it runs.
+    """
+
+    reason: str = ""
+    is_complete: bool = True
 
 
 def _blocks(item: Any) -> tuple[Block, ...]:
@@ -94,50 +110,64 @@ def _blocks(item: Any) -> tuple[Block, ...]:
 
 def staged_of(prepared: Prepared) -> Staged:
     """The program of a call: the one known already, or a new one."""
+    if staging.calls is not None:
+        raise NestedTraceError(NESTED)
+    way = asked()
     device = device_of(prepared.arrays[0]) if prepared.arrays else None
-    key = _Key((prepared.key, tuple(map(_aval, prepared.arrays)), _settings(), device))
-    with _lock:
-        for staged in _programs.get(key, ()):
-            if staged.watch.holds():
-                _programs.move_to_end(key)
-                return staged
-    staged = _stage(prepared)
-    with _lock:
-        _programs.setdefault(key, []).append(staged)
-        del _programs[key][:-8]
-        while len(_programs) > _LIMIT:
-            _programs.popitem(last=False)
+    rough = (settings(prepared.arrays), device, way == "dynamic")
+    found = _programs.find(rough, prepared.key)
+    if found is not None and not (isinstance(found, Unstaged) and way in ("compiled", "concrete")):
+        return found  # type: ignore[no-any-return]
+    for each in prepared.freeze.statics:
+        each.settle()
+    if way == "dynamic":
+        staged: Staged = _unstaged(prepared, {}, "asked for")
+    else:
+        staged, is_known = _tried(prepared)
+        if not is_known:
+            return staged
+    _programs.add(rough, prepared.key, staged)
     return staged
 
 
-def _settings() -> Hashable:
-    """The settings of JAX that a program depends on."""
-    config = jax.config
-    return (config.jax_enable_x64, config.jax_numpy_dtype_promotion, config.jax_default_matmul_precision,
-            config.jax_default_prng_impl, config.jax_enable_custom_prng)  # fmt: skip
+def _tried(prepared: Prepared) -> tuple[Staged, bool]:
+    """A program staged, or what is known of it where it cannot be; and whether that is so each time."""
+    calls: dict[int, ModuleCall] = {}
+    try:
+        return _stage(prepared, calls), True
+    except TorchLensError:
+        raise
+    except Exception as error:
+        is_read = isinstance(error, ERRORS)
+        if asked() is not None or is_abstract(prepared.arrays):
+            raise explained(error) if is_read else error from error
+        reason = read_at(error) if is_read else f"it raised {type(error).__name__} as it was staged"
+        return _unstaged(prepared, calls, reason), is_read
 
 
-class _Key:
-    """A key that is hashed once."""
-
-    __slots__ = ("_hash", "parts")
-
-    def __init__(self, parts: Hashable) -> None:
-        self.parts = parts
-        self._hash = hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._hash == other._hash and self.parts == other.parts
+def _unstaged(prepared: Prepared, calls: Mapping[int, ModuleCall], reason: str) -> Unstaged:
+    builds = any(call.is_built for call in calls.values())
+    may_build = not prepared.roots and may_build_modules(prepared.call.model)
+    infos = _modules(prepared, calls)
+    avals = {number: jax.ShapeDtypeStruct(array.shape, array.dtype) for number, array in enumerate(prepared.arrays)}
+    return Unstaged(
+        Block(tuple(avals)), {}, avals, None, 0, prepared.describe(builds or may_build), {}, infos, prepared.watch(),
+        [*prepared.freeze.pinned], _const_names(prepared), reason=reason, is_complete=not (builds or may_build),
+    )  # fmt: skip
 
 
-def _aval(array: Any) -> Hashable:
-    return (array.shape, array.dtype, getattr(array, "weak_type", False))
+def in_primitives(prepared: Prepared, staged: Staged) -> Staged:
+    """The same program with an operation for each primitive."""
+    if isinstance(staged, Unstaged):
+        raise NotSupported(
+            f"granularity='kernel' needs the program that JAX stages, and this one cannot be staged: {staged.reason}."
+        )
+    if "primitives" not in staged.made:
+        staged.made["primitives"] = _stage(prepared, {}, by_primitive=True)
+    return staged.made["primitives"]  # type: ignore[no-any-return]
 
 
-def _stage(prepared: Prepared) -> Staged:
+def _stage(prepared: Prepared, calls: dict[int, ModuleCall], *, by_primitive: bool = False) -> Staged:
     watch = prepared.watch()
     classes = {type(module) for name, root in prepared.roots for _, module in modules_of(root, name)}
     trees: list[Any] = []
@@ -148,14 +178,11 @@ def _stage(prepared: Prepared) -> Staged:
         trees.append((tree, [_ARRAY if is_dynamic(leaf) else leaf for leaf in leaves]))
         return [leaf for leaf in leaves if is_dynamic(leaf)], state
 
-    with noting_calls(classes) as calls, _context(object()):  # no jaxpr is reused that was staged without our scopes
-        try:
-            closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*prepared.arrays)
-        except ERRORS as error:
-            raise explained(error) from error
+    with noting_calls(classes, calls), fresh_context():  # no jaxpr is reused that was staged without our scopes
+        closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*prepared.arrays)
     builds_modules = any(call.is_built for call in calls.values())
     described = prepared.describe(builds_modules)
-    lowering = Lowering(calls, LAYERS)
+    lowering = Lowering(calls, LAYERS, by_primitive=by_primitive)
     num_outs = len(shapes[0])
     block = lowering.program(closed, [each.address if each.kind != "input" else None for each in described])
     changed = {
@@ -167,14 +194,14 @@ def _stage(prepared: Prepared) -> Staged:
     canonical = {alias: info.address for info in infos for alias in info.aliases}
     for call in lowering.calls.values():
         call.address = canonical.get(call.address or "", call.address)
-    _note_writes(block, {block.outs[at]: block.ins[position] for position, at in changed.items()}, lowering.avals)
+    note_writes(block, {block.outs[at]: block.ins[position] for position, at in changed.items()}, lowering.avals)
     return Staged(
         block, lowering.calls, lowering.avals, trees[-1], num_outs, described, changed,
         infos, watch, [*prepared.freeze.pinned], _const_names(prepared),
     )  # fmt: skip
 
 
-def _note_writes(block: Block, new: Mapping[Slot, Slot], avals: Mapping[Slot, Any]) -> None:
+def note_writes(block: Block, new: Mapping[Slot, Slot], avals: Mapping[Slot, Any]) -> None:
     """Have library layers that make new state write it, where they make a result too."""
     for item in walk(block):
         if isinstance(item, Op) and item.is_layer:
@@ -183,6 +210,7 @@ def _note_writes(block: Block, new: Mapping[Slot, Slot], avals: Mapping[Slot, An
                 written = [item.outs[at] for at in positions]
                 item.writes = tuple((slot, new.get(slot, _like(slot, item, avals))) for slot in written)
                 item.outs = (*(slot for slot in item.outs if slot not in written), *written)
+                item.returned = tuple(slot for slot in written if slot in block.outs and slot not in new)
                 item.func.give_last(positions)  # type: ignore[attr-defined]
 
 
@@ -192,8 +220,8 @@ def _like(slot: Slot, item: Op, avals: Mapping[Slot, Any]) -> Slot:
     return next((taken for taken in reversed(item.ins) if avals[taken].shape == shape), item.ins[-1])
 
 
-def _modules(prepared: Prepared, calls: Mapping[int, ModuleCall]) -> list[ModuleInfo]:
-    """All modules: those that the model is made of, and those that were built as it ran."""
+def modules_before(prepared: Prepared) -> list[ModuleInfo]:
+    """The modules that a model is made of, root first."""
     found: dict[int, ModuleInfo] = {}
     for prefix, root in prepared.roots:
         for address, module in modules_of(root, prefix):
@@ -208,18 +236,29 @@ def _modules(prepared: Prepared, calls: Mapping[int, ModuleCall]) -> list[Module
     infos = list(found.values())
     if not infos or infos[0].address:
         infos.insert(0, ModuleInfo("", name_of(prepared)))
+    return infos
+
+
+def _modules(prepared: Prepared, calls: Mapping[int, ModuleCall]) -> list[ModuleInfo]:
+    """All modules: those that the model is made of, and those that were built as it ran."""
+    infos = modules_before(prepared)
+    add_built(infos, calls)
+    return infos
+
+
+def add_built(infos: list[ModuleInfo], calls: Mapping[int, ModuleCall]) -> None:
+    """Add the modules that are known by their calls alone."""
     known = {alias for info in infos for alias in (info.address, *info.aliases)}
     for call in calls.values():
         address = call.address or call.cls.rpartition(".")[2]
         if address not in known:
             known.add(address)
             infos.append(ModuleInfo(address, call.cls.rpartition(".")[2], call.cls, training=call.training))
-    return infos
 
 
 def _attributes(module: Any) -> dict[str, Any]:
     """What a module is set to; of what it is made of, the types."""
-    return {name: plain(value) for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: plain(value) for name, value in vars(module).items() if not str(name).startswith("_")}
 
 
 def name_of(prepared: Prepared) -> str:
@@ -251,5 +290,4 @@ def _const_names(prepared: Prepared) -> dict[int, str]:
 
 def forget() -> None:
     """Drop all programs."""
-    with _lock:
-        _programs.clear()
+    _programs.clear()

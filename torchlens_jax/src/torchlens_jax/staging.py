@@ -33,10 +33,10 @@ _KINDS = {sites.KEEP: KEEP_FRAME, sites.STOP: STOP_FRAME}
 
 
 def _classify(code: CodeType) -> int:
-    return _KINDS.get(sites.classify(code.co_filename), SKIP_FRAME)
+    return _KINDS.get(sites.classify_code(code), SKIP_FRAME)
 
 
-_call_sites = CallSites(_classify)
+call_sites = CallSites(_classify)
 
 
 class Staging(threading.local):
@@ -47,6 +47,7 @@ class Staging(threading.local):
         self.innermost = -1
         self.open: list[Any] = []  # the modules whose calls are open
         self.addresses: dict[int, tuple[str, Any]] = {}  # id of a module -> its address, and the module
+        self.recorded: dict[int, Callable[..., Any]] = {}  # id of a model whose calls are recorded -> what takes them
 
     def note_modules(self, roots: Iterable[tuple[str, Any]]) -> None:
         """From here on calls of these modules, and of those inside them, are known by their addresses."""
@@ -56,26 +57,27 @@ class Staging(threading.local):
 
 
 staging = Staging()
+NESTED = "A trace is already running in this thread: the traced model called tl.trace."
 
 
 @contextmanager
-def noting_calls(classes: Iterable[type]) -> Iterator[dict[int, Call]]:
-    """Note calls of modules of these classes in this thread. Yields what is noted."""
+def noting_calls(classes: Iterable[type], calls: dict[int, Call] | None = None) -> Iterator[dict[int, Call]]:
+    """Note calls of modules of these classes in this thread. Yields what is noted, by number: ``calls``, if given."""
     if staging.calls is not None:
-        raise NestedTraceError("A trace is already running in this thread: the traced model called tl.trace.")
-    staging.calls = calls = {}
+        raise NestedTraceError(NESTED)
+    staging.calls = calls = {} if calls is None else calls
     staging.innermost = -1
     staging.open = []
     staging.addresses = {}
-    with ExitStack() as stack:
-        stack.enter_context(patched(classes, _reporting))
-        for interceptor in interceptors():
-            stack.enter_context(interceptor)
-        try:
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(patched(classes, reporting))
+            for interceptor in interceptors():
+                stack.enter_context(interceptor)
             yield calls
-        finally:
-            staging.calls = None
-            staging.addresses = {}
+    finally:
+        staging.calls = None
+        staging.addresses = {}
 
 
 def interceptors() -> Iterator[AbstractContextManager[Any]]:
@@ -105,11 +107,15 @@ def _intercepted(call: Any, args: Any, kwargs: Any, module: Any, method: str, ad
     return noted(call, args, kwargs, address, module, sys._getframe(2), is_built=True)
 
 
-def _reporting(original: Any) -> Callable[..., Any]:
+def reporting(original: Any) -> Callable[..., Any]:
+    """A ``__call__`` that notes calls while something is staged, and has those of recorded models recorded."""
+
     @functools.wraps(original)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         function = original.__get__(self, type(self))
         calls = staging.calls
+        if calls is None and id(self) in staging.recorded:
+            return staging.recorded[id(self)](function, args, kwargs)
         if calls is None or not is_module(self):
             return function(*args, **kwargs)
         known = staging.addresses.get(id(self))
@@ -131,7 +137,7 @@ def noted(
     calls = staging.calls
     assert calls is not None
     uid, parent = len(calls), staging.innermost
-    _, site = _call_sites.chain(frame)
+    _, site = call_sites.chain(frame)
     cls = type(module)
     calls[uid] = Call(
         uid, address, f"{cls.__module__}.{cls.__qualname__}", parent, tuple(site), training_mode(module), is_built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from torchlens_core.reach import reachable
+
+from .of_flax import value_of
+from .of_jax import is_jitted
 
 _BUILTIN_CONTAINERS = (dict, list, tuple, set, frozenset, str, bytes, type(None))
 
@@ -71,6 +75,8 @@ def is_module(value: Any) -> bool:
     """Whether a value is a module: of a library, or a callable class that is registered as a pytree."""
     if isinstance(value, _BUILTIN_CONTAINERS) or is_dynamic(value) or isinstance(value, type) or is_linen(value):
         return False
+    if isinstance(value, functools.partial):  # that of JAX too, which is a pytree
+        return False
     if is_equinox(value):
         return not type(value).__module__.startswith(("equinox._", "equinox.nn._stateful"))  # wrappers, states
     if is_nnx(value):
@@ -80,7 +86,7 @@ def is_module(value: Any) -> bool:
 
 def _is_node(value: Any) -> bool:
     """Whether a value is a pytree of other values."""
-    return not isinstance(value, jax.stages.Wrapped) and not jax.tree_util.all_leaves([value])
+    return not jax.tree_util.all_leaves([value]) and not is_jitted(value)
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -97,7 +103,7 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
     elif type(value).__module__.startswith("flax.nnx") and hasattr(value, "items") and not is_array(value):
         yield from ((str(key), item) for key, item in value.items())
     elif is_nnx(value):
-        yield from ((name, item) for name, item in vars(value).items() if not name.startswith("_"))
+        yield from ((str(name), item) for name, item in vars(value).items() if not str(name).startswith("_"))
     elif not is_dynamic(value) and not is_variable(value) and not is_penzai_variable(value) and _is_node(value):
         one_level, _ = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
         yield from ((path_part(path[0]) if path else "", item) for path, item in one_level)
@@ -163,7 +169,7 @@ def state_of(root: Any, prefix: str = "", module: str | None = None) -> Iterator
     while pending:
         address, value, holder = pending.pop()
         if is_variable(value):
-            array = value.get_value() if hasattr(value, "get_value") else value.value
+            array = value_of(value)
             yield from (
                 Named(*_at(address, path), leaf, kind_of_variable(value), holder) for path, leaf in _leaves(array)
             )
@@ -207,7 +213,7 @@ def unwrapped(model: Any) -> Any:
     """The function or module inside ``jax.jit``, ``eqx.filter_jit`` and ``nnx.jit``."""
     while True:
         module = type(model).__module__
-        is_wrapper = isinstance(model, jax.stages.Wrapped) or module.startswith(("equinox._jit", "flax.nnx.transforms"))
+        is_wrapper = is_jitted(model) or module.startswith(("equinox._jit", "flax.nnx.transforms"))
         inner = getattr(model, "__wrapped__", None) if is_wrapper else None
         if inner is None:
             return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -15,13 +15,17 @@ import jax
 from torchlens_core.errors import CaptureError
 from torchlens_core.reach import input_names
 
+from . import sites
 from .freezing import Freezer
 from .marks import mark_write
+from .of_flax import has_hook, hook, unhook, value_of
 from .staging import staging
+from .statics import noted, statics_of
 from .structure import (
     Named,
     is_bound_linen,
     is_dynamic,
+    is_equinox,
     is_module,
     is_nnx,
     is_penzai,
@@ -58,7 +62,7 @@ def take(value: Any, name: str, freeze: Freezer) -> Taken:
     if name == "":
         value = unwrapped(value)
     if is_nnx(value):
-        return _take_nnx(value, name)
+        return _take_nnx(value, name, freeze)
     if is_bound_linen(value):
         return _take_linen(value, name, freeze)
     if is_penzai(value):
@@ -89,16 +93,11 @@ def _take_pytree(model: Any, name: str, freeze: Freezer) -> Taken:
         staging.note_modules([(name, rebuilt)])
         return rebuilt, lambda: values
 
-    try:
-        hash(tree)
-        shape: Hashable = tree
-    except TypeError:  # static fields that do not hash
-        shape = (type(model), freeze(vars(jax.tree.map(lambda leaf: None if is_dynamic(leaf) else leaf, model))))
-    key = ("pytree", name, shape, tuple(positions), *(freeze(leaf) for leaf in static if leaf is not None))
+    key = ("pytree", name, tuple(positions), noted([*statics_of(tree), *static], freeze))
     return Taken(arrays, key, [(name, model)], rebuild, apart=[model])
 
 
-def _take_nnx(model: Any, name: str) -> Taken:
+def _take_nnx(model: Any, name: str, freeze: Freezer) -> Taken:
     nnx = sys.modules["flax.nnx"]
     graph, state = nnx.split(model)
     arrays, tree = jax.tree.flatten(state)
@@ -110,7 +109,7 @@ def _take_nnx(model: Any, name: str) -> Taken:
 
         def after() -> Sequence[Any]:
             for variable in watched:
-                variable.del_metadata(_HOOK)
+                unhook(variable)
             return _state_after(nnx, merged, tree)
 
         return merged, after
@@ -127,10 +126,8 @@ def _take_nnx(model: Any, name: str) -> Taken:
     def _with_value(leaf: Any, new: Mapping[int, Any]) -> Any:
         return jax.tree.map(lambda at: new.get(at, arrays[at]), leaf)
 
-    return Taken(arrays, ("nnx", name, graph, tree), [(name, model)], rebuild, finish, apart=[model])
-
-
-_HOOK = "on_set_value"  # NNX calls what stands there, in a variable's metadata, with each value that it is given
+    statics = noted((value.value for _, value in graph.attributes if hasattr(value, "value")), freeze)
+    return Taken(arrays, ("nnx", name, statics, graph, tree), [(name, model)], rebuild, finish, apart=[model])
 
 
 def _watch_writes(module: Any, name: str) -> list[Any]:
@@ -139,15 +136,15 @@ def _watch_writes(module: Any, name: str) -> list[Any]:
         return []
     watched = []
     for address, variable in variables_of(module, name):
-        if kind_of_variable(variable) == "buffer" and _HOOK not in variable.get_metadata():
-            variable.set_metadata(_HOOK, _noting_writes(address))
+        if kind_of_variable(variable) == "buffer" and not has_hook(variable):
+            hook(variable, _noting_writes(address))
             watched.append(variable)
     return watched
 
 
 def _noting_writes(address: str) -> Callable[[Any, Any], Any]:
     def note(variable: Any, value: Any) -> Any:
-        before = variable.get_value()
+        before = value_of(variable)
         whole = isinstance(value, jax.Array) and value.shape == before.shape and value.dtype == before.dtype
         return mark_write(value, staging.innermost, address) if whole and staging.calls is not None else value
 
@@ -186,7 +183,14 @@ def _take_penzai(model: Any, name: str, freeze: Freezer) -> Taken:
             for variable, value in zip(variables, after, strict=True):
                 variable.update(value)
 
-    return Taken([*inner.arrays, *arrays], ("penzai", inner.key, tree), [(name, model)], rebuild, finish, [model])
+    return Taken(
+        [*inner.arrays, *arrays],
+        ("penzai", inner.key, noted(statics_of(tree), freeze)),
+        [(name, model)],
+        rebuild,
+        finish,
+        [model],
+    )
 
 
 def _take_linen(model: Any, name: str, freeze: Freezer) -> Taken:
@@ -216,7 +220,7 @@ def is_holder(value: Any) -> bool:
 
 def _take_function(model: Any, freeze: Freezer) -> Taken:
     """A function, a method or a callable object: the modules that it reaches directly are taken apart in turn."""
-    places = list(_places(model))
+    places = list(holders(model))
     parts: dict[int, Taken] = {}
     for name, value in places:
         if id(value) not in parts:
@@ -260,7 +264,8 @@ class _Shells:
         """The key of a callable."""
         freeze = self._freeze
         if isinstance(model, FunctionType):
-            cells = tuple(map(self._value, (_content(cell) for cell in model.__closure__ or ())))
+            value = self._transformed if is_transformation(model) else self._value
+            cells = tuple(map(value, (_content(cell) for cell in model.__closure__ or ())))
             rest = (freeze(model.__defaults__), freeze(model.__kwdefaults__))
             freeze.pinned.append(model.__globals__)
             return (model.__code__, id(model.__globals__), rest, cells)
@@ -269,6 +274,8 @@ class _Shells:
         if isinstance(model, functools.partial):
             given = (*model.args, *model.keywords.values())
             return ("partial", self.key(model.func), tuple(model.keywords), tuple(map(self._value, given)))
+        if is_transformation(model):
+            return (type(model), tuple((name, self._transformed(value)) for name, value in vars(model).items()))
         return self._owner(model) if hasattr(model, "__dict__") and _is_plain_object(model) else freeze(model)
 
     def _owner(self, owner: Any) -> Hashable:
@@ -282,10 +289,21 @@ class _Shells:
         number = self._numbers.get(id(value))
         return self._freeze(value) if number is None else ("part", number)
 
+    def _transformed(self, value: Any) -> Hashable:
+        """The key of what a transformation holds: the function that it transforms, or a setting."""
+        value = unwrapped(value)
+        return self._value(value) if id(value) in self._numbers or not _is_code(value) else self.key(value)
 
-def _places(model: Any) -> Iterable[tuple[str, Any]]:
-    """The modules that a callable reaches directly, by name."""
-    if isinstance(model, FunctionType):
+
+def holders(model: Any) -> Iterator[tuple[str, Any]]:
+    """The modules that a callable reaches directly, by name; what a transformation is of has the name ''."""
+    if is_transformation(model):
+        for value in map(unwrapped, _held(model)):
+            if is_holder(value):
+                yield "", value
+            elif _is_code(value):
+                yield from holders(value)
+    elif isinstance(model, FunctionType):
         for name, cell in zip(model.__code__.co_freevars, model.__closure__ or (), strict=True):
             if is_holder(_content(cell)):
                 yield name, _content(cell)
@@ -295,12 +313,30 @@ def _places(model: Any) -> Iterable[tuple[str, Any]]:
     elif isinstance(model, functools.partial):
         given = (*zip(input_names(model.func, len(model.args)), model.args, strict=True), *model.keywords.items())
         yield from ((name, value) for name, value in given if is_holder(value))
-        yield from _places(model.func)
+        yield from holders(model.func)
     elif isinstance(model, MethodType):
         yield from _owned(model.__self__)
-        yield from _places(model.__func__)
+        yield from holders(model.__func__)
     elif _is_plain_object(model):
         yield from _owned(model)
+
+
+def is_transformation(model: Any) -> bool:
+    """Whether a callable is what ``jax.vmap``, ``jax.grad``, ``jax.checkpoint`` and the like made of another."""
+    if isinstance(model, FunctionType):
+        return bool(model.__closure__) and sites.is_of_jax(model.__code__.co_filename)
+    return is_equinox(model) and not is_module(model) and callable(model)
+
+
+def _held(model: Any) -> list[Any]:
+    """What a transformation holds, the function that it is of among it."""
+    if isinstance(model, FunctionType):
+        return [_content(cell) for cell in model.__closure__ or ()]
+    return list(vars(model).values())
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, FunctionType | MethodType | functools.partial) or is_transformation(value)
 
 
 def _owned(owner: Any) -> Iterable[tuple[str, Any]]:
@@ -327,6 +363,8 @@ def _with_others(model: Any, others: Mapping[int, Any]) -> Any:
         return MethodType(_with_others(model.__func__, others), _with_others(model.__self__, others))
     if id(model) in others:
         return others[id(model)]
+    if is_transformation(model):
+        return _transformed_with_others(model, others)
     if isinstance(model, functools.partial):
         args = [others.get(id(value), value) for value in model.args]
         keywords = {name: others.get(id(value), value) for name, value in model.keywords.items()}
@@ -345,6 +383,21 @@ def _with_others(model: Any, others: Mapping[int, Any]) -> Any:
     )  # fmt: skip
     made.__kwdefaults__ = model.__kwdefaults__
     made.__dict__.update(model.__dict__)
+    return made
+
+
+def _transformed_with_others(model: Any, others: Mapping[int, Any]) -> Any:
+    def changed(value: Any) -> Any:
+        inner = unwrapped(value)
+        return _with_others(inner, others) if id(inner) in others or _is_code(inner) else value
+
+    if not isinstance(model, FunctionType):
+        made = copy.copy(model)
+        vars(made).update({name: changed(value) for name, value in vars(model).items()})
+        return made
+    cells = tuple(CellType(changed(_content(cell))) for cell in model.__closure__ or ())
+    made = FunctionType(model.__code__, model.__globals__, model.__name__, model.__defaults__, cells)
+    made.__kwdefaults__ = model.__kwdefaults__
     return made
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from torchlens_core.backend import Abstract, Arrays, Backend, Call, Discovery, Loader
 from torchlens_core.compat.row import CompatRow
-from torchlens_core.errors import BackendMissing
 from torchlens_core.facets import Recipe
 from torchlens_core.hookspecs import hookimpl
 from torchlens_core.plan import Plan
@@ -26,15 +23,13 @@ from .facets import RECIPES
 if TYPE_CHECKING:
     from torchlens_core.testing.conformance.fixtures import Fixtures
 
-_MINIMUM = (2, 6)
-
 
 class TorchBackend(Backend):
     """PyTorch, eagerly: what really ran."""
 
     name = "torch"
     package = "torch"
-    requires = f"torch>={_MINIMUM[0]}.{_MINIMUM[1]}"
+    requires = "torch>=2.6"
 
     @functools.cached_property
     def _impl(self) -> Any:
@@ -52,26 +47,6 @@ class TorchBackend(Backend):
         if isinstance(model, torch.nn.Module) or any(isinstance(value, torch.Tensor) for value in args):
             return True
         return bool(self._impl.is_ours(model, args))
-
-    def version(self) -> str | None:
-        torch = sys.modules.get("torch")
-        if torch is not None and hasattr(torch, "__version__"):
-            return str(torch.__version__)
-        try:
-            return importlib.metadata.version("torch")
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    def load(self) -> None:
-        version = self.version()
-        if version is None:
-            raise BackendMissing("The torch backend needs PyTorch, which is not installed: pip install 'torch>=2.6'.")
-        found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        if found < _MINIMUM:
-            raise BackendMissing(
-                f"The torch backend needs {self.requires}; torch {version} is installed: pip install -U torch."
-            )
-        importlib.import_module("torch")
 
     def discover(self, call: Call) -> Discovery:
         return self._impl.discover(call)  # type: ignore[no-any-return]

@@ -38,6 +38,7 @@ class Structure:
         self._recurrence = recurrence
         self.keep_orphans = keep_orphans
         self._control_flow = control_flow
+        self.floating: dict[str, int] | None = None  # label -> node of floating-point Ops, once they were looked for
 
     def of_other_shapes(self, program: Program) -> Structure:
         """The same structure of a program whose arrays have other shapes, and nothing else."""

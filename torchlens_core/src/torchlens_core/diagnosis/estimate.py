@@ -112,7 +112,7 @@ def estimate(
     """What ``tl.trace(model, args, save=save)`` would hold and cost, before it is run.
 
     The model runs twice on arrays that have shapes and no elements, without a gradient tape: no memory is allocated,
-    and nothing is computed. Models that are too large for this machine are fine, parameters on torch's meta device
+    and nothing is computed. Models that are too large for this machine are fine, parameters without elements
     too. The model, its arguments and the generators stay as they are.
 
     Args:
@@ -128,12 +128,11 @@ def estimate(
     chosen = backend_for(call, backend)
     discovery = chosen.discover(call)
     needs = {"operations", "sites"}
-    with chosen.preserve(call, discovery):
-        with chosen.abstract(call, discovery) as abstract:
-            made, _ = run(chosen, abstract.call, Plan(False), needs, discovery=discovery)
-        with chosen.abstract(call, discovery) as second:
-            kept, _ = run(chosen, second.call, Plan(save), needs, discovery=discovery)
-            saved = _held(chosen.arrays, kept)
+    with chosen.preserve(call, discovery), chosen.abstract(call, discovery) as abstract:
+        made, _ = run(chosen, abstract.call, Plan(False), needs, discovery=discovery)
+    with chosen.preserve(call, discovery), chosen.abstract(call, discovery) as second:  # from the same state
+        kept, _ = run(chosen, second.call, Plan(save), needs, discovery=discovery)
+        saved = _held(chosen.arrays, kept)
     return Estimate(made, saved, abstract.peak_nbytes, save)
 
 

@@ -2,7 +2,7 @@
 
 A framework that runs operations as they are called, and lets somebody watch it, needs little more than to say what its
 arrays are: :class:`~.backend.EagerBackend` does the rest. Where arrays are views of each other, or where a microsecond
-an operation counts, a backend writes its own capture, as PyTorch's does.
+an operation counts, a backend writes its own capture.
 """
 
 from .arrays import NumpyArrays

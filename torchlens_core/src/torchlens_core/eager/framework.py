@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, Protocol
 
@@ -34,16 +34,33 @@ class Watch(Protocol):
         """A buffer of a module was bound to an array."""
 
 
-def call_sites(*files: str) -> CallSites:
+def call_sites(*places: str | Callable[..., Any]) -> CallSites:
     """Call sites of a framework.
 
     Args:
-        files: source files whose frames are no place in the user's program: the framework's wrappers, the plugin.
+        places: what is no place in the user's program: the framework's wrappers, the plugin. Source files, functions
+            (with those defined inside), and classes (with all their methods).
     """
+    files = {place for place in places if isinstance(place, str)}
+    codes = {id(code): code for place in places for code in _codes(place)}  # kept, so that an id stays its own
 
     def classify(code: CodeType) -> int:
-        return SKIP if code.co_filename in files or code.co_filename.startswith(_HERE) else KEEP
+        ours = code.co_filename in files or code.co_filename.startswith(_HERE) or id(code) in codes
+        return SKIP if ours else KEEP
 
     made = CallSites(classify)
     made.stop_at(Call.run.__code__)
     return made
+
+
+def _codes(place: Any) -> Iterator[CodeType]:
+    """The code of a function or code object and of all that is defined inside it; of a class, that of its methods."""
+    if isinstance(place, type):
+        for member in (member for cls in place.__mro__ for member in vars(cls).values()):
+            yield from _codes(member)
+    code = place if isinstance(place, CodeType) else getattr(place, "__code__", None)
+    if isinstance(code, CodeType):
+        yield code
+        for inner in code.co_consts:
+            if isinstance(inner, CodeType):
+                yield from _codes(inner)

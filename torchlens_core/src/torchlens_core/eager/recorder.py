@@ -106,7 +106,7 @@ class Recorder:
         if info is not None:
             address = f"{info.address}.{name}" if info.address else name
             versions = [source for source in self.session.sources if address in (source.address, *source.aliases)]
-            if self._buffers.get(id(array)) is not versions[-1]:
+            if versions and self._buffers.get(id(array)) is not versions[-1]:
                 self._new_version(versions[-1], array)
 
     # -- arrays and their value ids --------------------------------------------------------------------------------

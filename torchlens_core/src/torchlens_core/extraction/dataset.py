@@ -62,7 +62,7 @@ def extract_dataset(
             (keyword arguments of the model), a text, or a tuple ``(input, target)``, of which the input is taken. When
             an extraction is continued they have to be the same in the same order, an iterable from its start.
         layers: as for :func:`extract`.
-        batch_size: stimuli in one call of the model. None: ``stimuli`` gives whole batches, as PyTorch's DataLoader
+        batch_size: stimuli in one call of the model. None: ``stimuli`` gives whole batches, as a framework's own loader
             does, which is recognised.
         device: where batches are put; by default where the model's parameters are.
         output_dir: a folder to write into.

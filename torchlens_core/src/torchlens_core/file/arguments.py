@@ -15,7 +15,7 @@ null, true, 3, 0.5, "same"    None, bools, integers of 64 bits, finite floats, t
 {"$dtype": "float32"}         an element type of the framework, by its common name
 {"$device": "cpu"}            a device of the framework
 {"$constant": ["layout", "strided"]}  another constant of the framework
-{"$opaque": "torch._C.Generator"}  anything else: what it was, not its value
+{"$opaque": "mine.Generator"}  anything else: what it was, not its value
 {"$text": 3}                  a long text of a table of facts: its number in the table of texts
 ============================  =============================================================================
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..backend import Backend
+from ..backend import Backend, not_implemented
 from ..costs import Cost
 from ..derived.frames import Frame
 from ..derived.structure import Structure
@@ -108,6 +108,9 @@ class _Decoder:
     def _resolve(self, record: schema.FuncRecord, why: str | None) -> Callable[..., Any] | None:
         if self._backend is None:
             return None
+        declared = getattr(type(self._backend), "resolve", None)
+        if isinstance(declared, not_implemented):
+            why = why or f"The {self._backend.name} backend runs no operations of files: {declared.why}."
         found = self._backend.resolve(record.path) if record.path is not None and why is None else None
         return found or NotReplayable(
             why or f"{record.name} ({record.path}) is no function that {self._backend.name} offers to files."

@@ -5,13 +5,20 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ..dtypes import itemsize
+from ..backend import not_implemented
+from ..dtypes import is_floating, itemsize
 from ..errors import BackwardPassError, GradientNotSaved
-from .reasons import why_none
+from .reasons import not_floating, why_none
 
 if TYPE_CHECKING:
+    from ..backend import Backend
     from ..records.trace import Trace
     from .store import Pass
+
+
+def has_no_tape(backend: Backend | None) -> bool:
+    """Whether a framework keeps no gradient tape of what ran, so that none leaves a gradient anywhere."""
+    return backend is not None and isinstance(type(backend).backward, not_implemented)
 
 
 class GradientsAt:
@@ -40,8 +47,10 @@ class GradientsAt:
 
     def why_none(self) -> str | None:
         """Why there is none; None where there is one, or could be."""
-        if self.passes or self._store is None:
+        if self.passes:
             return None
+        if self._store is None:
+            return self._why_never()
         if self._node is not None:
             reason = why_none(self._trace, self._node)
         else:
@@ -56,6 +65,11 @@ class GradientsAt:
                 "others only"
             )
         return None
+
+    def _why_never(self) -> str | None:
+        """Why there can be none, where none was asked for."""
+        dtype = self._trace.dtype_name(self._trace.program.metas[self._vid][1])
+        return None if is_floating(dtype) else not_floating(dtype)
 
     def only(self) -> Any:
         """The gradient of the only pass that has one; None where there can be none."""
@@ -112,6 +126,13 @@ class GradientsAt:
 
     def _refuse(self) -> Any:
         store = self._store
+        if has_no_tape(self._trace.backend):
+            where = f"[{self._name!r}]" if self._node is not None else f", params=True).params[{self._name!r}]"
+            call = "trace.gradients(of=...)" if self._node is not None else "trace.gradients(of=..."
+            raise GradientNotSaved(
+                f"{self._name} holds no gradient: {self._trace.program.backend} keeps no gradient tape of what ran. "
+                f"Of a trace made with replay_ready=True, {call}{where} gives it."
+            )
         if store is not None and self._vid in store.keeps:
             raise GradientNotSaved(
                 f"{self._name} has no gradient yet: no backward pass has run. Call trace.log_backward(loss) with a "

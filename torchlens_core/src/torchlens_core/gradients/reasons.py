@@ -39,12 +39,17 @@ class TapeEnds:
                 self.cut_at[node] = cut
 
 
+def not_floating(dtype: str) -> str:
+    """Why arrays of an element type have no gradients."""
+    return f"its elements are {dtype}: only floating-point and complex arrays have gradients"
+
+
 def why_none(trace: Trace, node: int) -> str | None:
     """Why the framework can have no gradient at an Op, whatever the loss; None where it can."""
     vid, kind = trace.graph.vids[node], trace.graph.kinds[node]
     dtype = trace.dtype_name(trace.program.metas[vid][1])
     if not is_floating(dtype):
-        return f"its elements are {dtype}: only floating-point and complex arrays have gradients"
+        return not_floating(dtype)
     if vid in trace.tape_ends.on_tape:
         return None
     if kind in (Kind.INPUT, Kind.BUFFER, Kind.SOURCE):

@@ -24,7 +24,7 @@ class Site(NamedTuple):
     shape: tuple[int, ...]
     dtype: Any
     device: Any
-    start_ns: int  # of the call, since the model was called; of the module's return where no call was seen
+    start_ns: int | None  # of the call, since the model's; of the module's return where no call was seen; None: unknown
 
 
 class ActivationRecord(Record):
@@ -137,8 +137,8 @@ class ActivationRecord(Record):
         return int(prod(self.shape) * itemsize(self.dtype_name))
 
     @field(group="time", unit="ns")
-    def start_ns(self) -> int:
-        """When it was called (or returned, for a module), since the model was."""
+    def start_ns(self) -> int | None:
+        """When it was called (or returned, for a module), since the model was; None where programs run as a whole."""
         return self._site.start_ns
 
     def _brief(self) -> str:

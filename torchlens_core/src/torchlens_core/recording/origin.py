@@ -109,7 +109,7 @@ class Origin:
 
 def _reference(model: Any, discovery: Discovery) -> Callable[[], Any]:
     """Modules are held weakly. Functions, methods and wrappers may have no other holder."""
-    if discovery.modules and discovery.modules[0][1] is model:
+    if discovery.root is model:
         return weakref.ref(model)
     return lambda: model
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..backend import Call
-from ..errors import RecordingError
+from ..backend import Backend, Call, Discovery
+from ..errors import BackendError, RecordingError
 from ..interventions.when import When
 from ..plan import Plan, SaveSpec
 from ..selectors import Selector
@@ -21,7 +21,7 @@ from .steps import Steps
 
 if TYPE_CHECKING:
     from .stored import RecordingFile
-    from .streaming import Stream, ToDisk
+    from .streaming import ToDisk
 
 
 class Recorder:
@@ -36,9 +36,10 @@ class Recorder:
 
     The model may be called from anywhere in the thread that entered the context, ``model.generate()`` included; calls
     in other threads run as ever. What is found out about the model is found out once: a step costs what it records.
+    Calls of a function are not seen by themselves: call the recorder, ``rec(x)``, which calls the function.
 
     Args:
-        model: a module.
+        model: a module, or a function.
         save: which values to keep of each step, as for :func:`record`; False steers alone.
         halt: where each call stops; the call then returns None.
         intervene: ``tl.when(selector, action)`` or several: what each call is steered by.
@@ -57,6 +58,7 @@ class Recorder:
 
     Raises:
         InterventionError: on leaving, where an intervention acted in no step.
+        RecordingError: on leaving, where the model is a function and was not called through the recorder.
     """
 
     def __init__(
@@ -77,41 +79,70 @@ class Recorder:
     ) -> None:
         if max_records is not None and max_records < 0:
             raise ValueError(f"max_records is a number of records to hold, from 0; got {max_records}.")
-        call = Call(model, (), {})
-        self._backend = backend_for(call, backend)
 
         def make_plan() -> Plan:
             return Plan(save, halt, intervene=intervene, transform=activation_transform, device=output_device)
 
-        self._plan, self._discovery = prepare(self._backend, call, make_plan())
-        if not self._discovery.modules or self._discovery.modules[0][1] is None:
-            raise RecordingError(
-                f"A Recorder watches the calls of a module, and {self._discovery.name} is a function. Give it the "
-                "module that the function calls, or use tl.record(function, x, save=...) for each call."
-            )
         self.steps: deque[Recording] = deque()
         self._model = model
+        self._backend_name = backend
+        self._make_plan = make_plan
         self._max_records = max_records
         self._num_records = 0
         self._num_recorded = 0
         self._on_step = on_step
         self._storage = storage
         self._detach = detach
-        self._repeatable = Repeatable(self._backend, self._discovery, make_plan) if replay_ready else None
+        self._is_replay_ready = replay_ready
+        self._known: tuple[Backend, Plan, Discovery] | None = None
         self._file: RecordingFile | None = None
-        self._steps = self._make_steps(None)
+        self._steps: Steps | None = None
+        self._run: Callable[[Call], Any] | None = None
         self._stack: ExitStack | None = None
+        call = Call(model, (), {})
+        self._is_module = self._is_called_as_a_module(call)
+        if self._is_module:
+            self._prepare(call)
 
-    def _make_steps(self, stream: Stream | None) -> Steps:
-        return Steps(
-            self._backend,
-            self._discovery,
-            self._plan,
-            self._take,
-            detach=self._detach,
-            repeatable=self._repeatable,
-            stream=stream,
+    def _is_called_as_a_module(self, call: Call) -> bool:
+        """Whether calls of the model are seen by themselves. What a function is, its arguments may have to tell."""
+        try:
+            backend = backend_for(call, self._backend_name)
+        except BackendError:
+            if self._backend_name is not None or not callable(call.model):
+                raise
+            return False
+        return backend.find_modules(call, ()).root is not None
+
+    def _prepare(self, call: Call) -> None:
+        backend = backend_for(call, self._backend_name)
+        self._known = (backend, *prepare(backend, call, self._make_plan()))
+
+    def _install(self, stack: ExitStack) -> Callable[[Call], Any]:
+        """Have calls of the model be steps; gives what runs one."""
+        assert self._known is not None
+        backend, plan, discovery = self._known
+        stream, self._file = open_file(stack, self._storage, backend, discovery, is_one_run=False)
+        repeatable = Repeatable(backend, discovery, self._make_plan) if self._is_replay_ready else None
+        self._steps = Steps(
+            backend, discovery, plan, self._take, detach=self._detach, repeatable=repeatable, stream=stream
         )
+        return stack.enter_context(backend.recording(self._model, discovery, plan, self._steps))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model as a step, and return what it returns: for a function, whose calls are not seen otherwise.
+
+        Raises:
+            RecordingError: outside of the context.
+            SelectorError: at the first call of a function, for a selector that names what it cannot have.
+        """
+        if self._stack is None:
+            raise RecordingError("This Recorder has not been entered: with tl.Recorder(...) as rec: rec(x).")
+        call = Call(self._model, args, kwargs)
+        if self._run is None:
+            self._prepare(call)
+            self._run = self._install(self._stack)
+        return self._run(call)
 
     @property
     def recordings(self) -> deque[Recording]:
@@ -121,7 +152,7 @@ class Recorder:
     @property
     def num_steps(self) -> int:
         """How many calls of the model have run in the context, dropped ones included."""
-        return self._steps.count
+        return 0 if self._steps is None else self._steps.count
 
     def _take(self, recording: Recording) -> None:
         if self._file is not None:
@@ -139,10 +170,9 @@ class Recorder:
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise RecordingError("This Recorder is entered already. Make another one for a context inside its own.")
+        self._steps = None
         with ExitStack() as stack:
-            stream, self._file = open_file(stack, self._storage, self._backend, self._discovery, is_one_run=False)
-            self._steps = self._make_steps(stream)
-            stack.enter_context(self._backend.recording(self._model, self._discovery, self._plan, self._steps))
+            self._run = self._install(stack) if self._is_module else None
             self._stack = stack.pop_all()
         return self
 
@@ -154,14 +184,25 @@ class Recorder:
         with stack:
             if error is not None:
                 raise error
+            if not self._is_module and not self.num_steps:
+                raise RecordingError(
+                    f"Nothing was recorded: {self._name} is a function, and its calls are not seen by "
+                    "themselves. Call the recorder: with tl.Recorder(function, save=...) as rec: rec(x)."
+                )
             if self._file is not None:
                 self._file.complete()
-        if error is None and self.num_steps and self._plan.halt is None:
-            check_acted(self._plan, self._steps.acted)
-            warn_of_nothing(self._plan, self._num_recorded)
+        if error is None and self._steps is not None and self._known is not None and self.num_steps:
+            plan = self._known[1]
+            if plan.halt is None:
+                check_acted(plan, self._steps.acted)
+                warn_of_nothing(plan, self._num_recorded)
 
     def __len__(self) -> int:
         return len(self.steps)
 
+    @property
+    def _name(self) -> str:
+        return self._known[2].name if self._known else getattr(self._model, "__name__", type(self._model).__name__)
+
     def __repr__(self) -> str:
-        return f"<Recorder of {self._discovery.name}: {self.num_steps} steps, {self._num_recorded} records>"
+        return f"<Recorder of {self._name}: {self.num_steps} steps, {self._num_recorded} records>"

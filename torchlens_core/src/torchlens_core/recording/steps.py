@@ -126,7 +126,7 @@ class Steps:
 def _cut(arrays: Arrays, held: Any) -> Any:
     """What is held, cut from the gradient tape. What has been overwritten says so when it is asked for."""
     try:
-        return arrays.hold(arrays.detach(arrays.release(held)))
+        return arrays.detach_held(held)
     except ValueOverwritten:
         return held
 
@@ -190,7 +190,7 @@ def _sites(
                 tuple(meta.shape),
                 meta.dtype,
                 meta.device,
-                when - start_ns,
+                when - start_ns if when else None,
             )
         )
     return sites

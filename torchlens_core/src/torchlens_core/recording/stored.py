@@ -67,7 +67,7 @@ class SiteRecord(Wire, frozen=True, kw_only=True):
     shape: tuple[Natural, ...]
     dtype: str
     device: str
-    start_ns: int
+    start_ns: int | None = None
 
 
 class RecordingRecords(Wire, frozen=True, kw_only=True):

@@ -66,6 +66,16 @@ class TraceFacts(TraceBase):
         """What the model raised: ``ValueError: ...``; None where it raised nothing."""
         return self.facts.get("error")
 
+    @field(group="run")
+    def mode(self) -> str | None:
+        """How the model was run, of a backend that has several ways and did not take its usual one: ``'dynamic'``."""
+        return self.facts.get("mode")
+
+    @field(group="run")
+    def mode_reason(self) -> str | None:
+        """Why it was run in that way; None where it was run as usual."""
+        return self.facts.get("mode_reason")
+
     # -- time ------------------------------------------------------------------------------------------------------
 
     @field(group="time", unit="ns")

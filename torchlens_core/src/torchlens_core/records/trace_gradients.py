@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GradientError, GradientNotSaved, ValueOverwritten
+from ..errors import GradientError, GradientNotSaved, NotSupported, ValueOverwritten
 from ..gradients.gradients import Gradients, RecordedGradients
+from ..gradients.lookup import has_no_tape
 from ..gradients.reasons import TapeEnds
 from ..gradients.store import GradientStore, Pass
 from ..gradients.tape import TapeNode
@@ -83,6 +84,11 @@ class TraceGradients(TraceBase):
     def _recording_store(self) -> tuple[GradientStore, Backend]:
         if self.backend is None or (self.gradient_store is not None and not self.gradient_store.is_open):
             raise GradientError("A loaded trace has no gradient tape: run the model again, with save_grads=.")
+        if self.gradient_store is None and has_no_tape(self.backend):
+            raise NotSupported(
+                f"{self.backend.name} keeps no gradient tape of what ran, so there is no backward to run. Trace with "
+                "replay_ready=True, and ask trace.gradients(of=...) with a function of the outputs."
+            )
         if self.gradient_store is None:
             raise GradientNotSaved(
                 "The trace was made without save_grads=, so no gradient would be kept. Run it again with "

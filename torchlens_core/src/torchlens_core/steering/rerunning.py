@@ -30,7 +30,7 @@ def rerun(
     call = _call(trace, model, x, kwargs)
     backend = backend_for(call, trace.backend_name)
     with backend.preserve(call, backend.discover(call)):
-        _set_generators(backend, trace, seed)
+        _set_generators(backend, call.model, trace, seed)
         options["intervene"] = [*as_whens(options.get("intervene")), *now]
         made = run_and_trace(call.model, call.args, call.kwargs, **options)
     made.program.facts["steered"] = steered(trace, "rerun", meant)
@@ -52,11 +52,13 @@ def _call(trace: Trace, model: Any, x: Any, kwargs: Mapping[str, Any] | None) ->
     return Call(model, args, kwargs)
 
 
-def _set_generators(backend: Backend, trace: Trace, seed: int | None) -> None:
+def _set_generators(backend: Backend, model: Any, trace: Trace, seed: int | None) -> None:
     if seed is not None:
         backend.seed(seed)
+        backend.restart_own(model, seed=seed)
     elif -1 in trace.program.rng:
         backend.rng(trace.program.rng[-1])
+        backend.restart_own(model, trace.program.rng[-1])
 
 
 def _check_labels(trace: Trace, made: Trace, meant: Sequence[When], now: Sequence[When]) -> None:

@@ -100,6 +100,7 @@ class ToyBackend(EagerBackend):
     name = "toy"
     package = "torchlens-core"
     requires = "torchlens-core"
+    module = "torchlens_core.testing.toy_framework"
     arrays = ToyArrays()
     containers = Containers(Array)
     sites = call_sites(__file__, toy_framework.__file__)
@@ -108,12 +109,6 @@ class ToyBackend(EagerBackend):
     def claims(self, model: Any, args: Sequence[Any]) -> bool:
         found = (isinstance(value, Module) for _, value in reachable(model))
         return any(found) or any(self.containers.leaves(list(args)))
-
-    def version(self) -> str | None:
-        return "1.0"
-
-    def load(self) -> None:
-        """Nothing is to be imported."""
 
     def watching(self, watch: Watch | None) -> AbstractContextManager[Any]:
         return watching(None if watch is None else Telling(watch))

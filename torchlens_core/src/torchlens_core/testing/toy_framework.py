@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+__version__ = "1.0"
+
 # -- operations --------------------------------------------------------------------------------------------------------
 
 

@@ -76,17 +76,21 @@ class Bench:
             got.astype(np.float64), expected.astype(np.float64), self.fixtures.rtol, self.fixtures.atol
         )
 
-    def must_be_close(self, got: Numbers, expected: Numbers, what: str) -> None:
+    def must_be_close(self, got: Numbers, expected: Numbers, what: str, look_at: str = "") -> None:
         """Fail where two arrays differ."""
         if not self.is_close(got, expected):
-            fail(what, expected=_shown(expected), got=_shown(got))
+            told = f"{what} {_difference(got, expected)}"
+            fail(told, expected=_shown(expected), got=_shown(got), look_at=look_at)
 
-    def must_all_be_close(self, got: Sequence[Numbers], expected: Sequence[Numbers], what: str) -> None:
+    def must_all_be_close(
+        self, got: Sequence[Numbers], expected: Sequence[Numbers], what: str, look_at: str = ""
+    ) -> None:
         """Fail where lists of arrays differ."""
         if len(got) != len(expected):
-            fail(f"{what}: another number of arrays.", expected=len(expected), got=len(got))
+            told = f"{what}: another number of arrays."
+            fail(told, expected=len(expected), got=len(got), look_at=look_at)
         for number, (left, right) in enumerate(zip(got, expected, strict=True)):
-            self.must_be_close(left, right, f"{what} (array {number}).")
+            self.must_be_close(left, right, f"{what} (array {number}).", look_at)
 
     def must_be_same_state(
         self, got: Mapping[str, Numbers], expected: Mapping[str, Numbers], what: str, *, rtol: float = 0.0
@@ -109,4 +113,15 @@ def _reference(case: Case) -> Run:
 
 
 def _shown(array: Numbers) -> str:
-    return f"{array.dtype}{list(array.shape)} {np.array2string(array.ravel()[:8], precision=5)}"
+    more = " ..." if array.size > _MOST_SHOWN else ""
+    return f"{array.dtype}{list(array.shape)} {np.array2string(array.ravel()[:_MOST_SHOWN], precision=5)}{more}"
+
+
+def _difference(got: Numbers, expected: Numbers) -> str:
+    if got.shape != expected.shape:
+        return "The shapes differ."
+    largest = np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)
+    return f"Largest difference: {largest:.3g}."
+
+
+_MOST_SHOWN = 8

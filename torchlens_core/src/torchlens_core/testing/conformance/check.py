@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import unittest
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...backend import Backend, not_implemented
-from ...errors import TorchLensWarning, nearest
+from ...errors import CaptureWarning, TorchLensWarning, nearest
 from .case import Case
 from .fixtures import FEATURES, Fixtures
 
@@ -23,16 +24,28 @@ Body = Callable[..., None]  # (bench), or (bench, case)
 class Nonconforming(AssertionError):
     """A plugin does not do what it should; the message says what was expected, what came, and where to look."""
 
+    look_at = ""  # where it is not where the check says
+
 
 _NOTHING: Any = object()
+_ORIGINS = """expected: no warning. Every array that an operation takes comes from an operation that was seen and
+          recorded, from the state that Backend.discover found, from the arguments, or from what code closes over"""
 
 
-def fail(what: str, *, expected: Any = _NOTHING, got: Any = _NOTHING) -> NoReturn:
+def fail(what: str, *, expected: Any = _NOTHING, got: Any = _NOTHING, look_at: str = "") -> NoReturn:
     """Raise :class:`Nonconforming`, in words that the author of a plugin understands."""
     parts = [what]
     parts += [f"expected: {_indented(expected)}"] if expected is not _NOTHING else []
     parts += [f"got:      {_indented(got)}"] if got is not _NOTHING else []
-    raise Nonconforming("\n".join(parts))
+    error = Nonconforming("\n".join(parts))
+    error.look_at = look_at
+    raise error
+
+
+def _place(error: BaseException) -> str:
+    """The innermost lines of what was running, outermost first."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return "\n".join(f"  at {frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in frames)
 
 
 def _indented(value: Any) -> str:
@@ -70,13 +83,20 @@ class Check:
                 warnings.simplefilter("error", TorchLensWarning)  # arrays of unknown origin, selectors without a match
                 self.body(self.bench, *([] if self.case is None else [self.case]))
         except Nonconforming as error:
-            raise Nonconforming(self._said(str(error))) from None
+            raise Nonconforming(self._said(str(error), error.look_at)) from None
+        except CaptureWarning as error:
+            raise Nonconforming(self._said(f"it warned: {error}\n{_ORIGINS}")) from error
+        except TorchLensWarning as error:
+            raise Nonconforming(
+                self._said(f"expected: no warning\ngot:      {type(error).__name__}: {error}")
+            ) from error
         except Exception as error:
-            raise Nonconforming(self._said(f"it raised {type(error).__name__}: {error}")) from error
+            text = f"it raised {type(error).__name__}: {error}\n{_place(error)}"
+            raise Nonconforming(self._said(text, f"where it was raised; the check is about {self.look_at}")) from error
 
-    def _said(self, problem: str) -> str:
+    def _said(self, problem: str, look_at: str = "") -> str:
         shown = f"\nthe model: {self.case.name}: {self.case.shows}" if self.case is not None else ""
-        return f"{self}\n{self.about}{shown}\n\n{problem}\n\nlook at: {self.look_at}"
+        return f"{self}\n{self.about}{shown}\n\n{problem}\n\nlook at: {look_at or self.look_at}"
 
     def __str__(self) -> str:
         return f"{self.suite}/{self.name}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
+from dataclasses import asdict
 
 from ...errors import BackendError, nearest
 from ...plugins import registry
 from .check import Check
 from .conformance import run
+from .declared import declared
 from .fixtures import Fixtures
 from .suites import SUITES
 
@@ -22,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", metavar="SUITE", help=f"suites to run, all by default: {', '.join(s.name for s in SUITES)}"
     )
+    parser.add_argument("--declared", action="store_true", help="run nothing: tell what the plugin says it cannot do")
+    parser.add_argument("--json", action="store_true", help="with --declared: as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", help="also print each check as it is run")
 
 
@@ -33,6 +38,10 @@ def main(options: argparse.Namespace) -> int:
             print(f"{outcome:8}  {check}", flush=True)
 
     try:
+        if options.declared:
+            found = declared(fixtures_of(options.backend))
+            print(json.dumps(asdict(found), indent=2) if options.json else found)
+            return 0
         report = run(fixtures_of(options.backend), options.suites, shown)
     except (BackendError, ValueError) as error:
         print(f"torchlens conformance: {error}", file=sys.stderr)
@@ -60,7 +69,10 @@ def fixtures_of(name: str) -> Fixtures:
             raise BackendError(f"The plugin {module!r} cannot be imported: {error}.") from error
         name = next((found for found in known.conformance if found not in before), name)
     if name in known.conformance:
-        made: Fixtures = known.conformance[name]()
+        try:
+            made: Fixtures = known.conformance[name]()
+        except ImportError as error:
+            raise BackendError(f"The fixtures of {name!r} cannot be imported: {error}.") from error
         return made
     if name in known.backends:
         raise BackendError(

@@ -33,7 +33,8 @@ def source_lines(bench: Bench) -> None:
     for op in trace.compute_ops:
         where = op.code_context[-1] if op.code_context else None
         if where is None or "return lambda x: fw.tanh(1 - x * 2) / 4" not in where.call_line:
-            fail(f"The line that called {op.label}.", expected="return lambda x: fw.tanh(1 - x * 2) / 4", got=where)
+            got = where and f"{where.file}:{where.line_number}, in {where.func_qualname}: {where.call_line}"
+            fail(f"The line that called {op.label}.", expected="return lambda x: fw.tanh(1 - x * 2) / 4", got=got)
 
 
 @CAPTURE.check("Func.name and Func.type")
@@ -128,17 +129,24 @@ def without_grouping(bench: Bench) -> None:
         fail("The layers.", expected=["sin_1_1", "sin_2_2", "sin_3_3"], got=got)
 
 
-@RECURRENCE.check("Row.site")
-def what_is_recurrent(bench: Bench) -> None:
-    """A loop is recurrent; a straight network is not."""
-    loop = bench.trace(case_named("a loop without parameters").build(bench.fixtures))
-    straight = bench.trace(case_named("a function").build(bench.fixtures))
-    if not loop.is_recurrent or straight.is_recurrent:
-        fail(
-            "is_recurrent of the loop, and of a function.",
-            expected=(True, False),
-            got=(loop.is_recurrent, straight.is_recurrent),
-        )
+RECURRENT = {
+    "a loop with parameters": True,
+    "a loop without parameters": True,
+    "a module called twice": True,
+    "a recurrent cell": True,
+    "one function at two places": False,
+    "different blocks in one loop": False,
+    "a module without parameters at two places": False,
+    "a function": False,
+}
+
+
+@RECURRENCE.each("Row.site, and params in Row.ins", where=lambda case: case.name in RECURRENT)
+def is_recurrent(bench: Bench, case: Case) -> None:
+    """A loop is recurrent; what only calls a function, a block or a module at several places is not."""
+    got = bench.trace(case.build(bench.fixtures)).is_recurrent
+    if got is not RECURRENT[case.name]:
+        fail("trace.is_recurrent.", expected=RECURRENT[case.name], got=got)
 
 
 @OUTPUTS.check("Row.outs: the container that the call returned, with value ids")

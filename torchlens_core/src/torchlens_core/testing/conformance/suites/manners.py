@@ -6,7 +6,8 @@ import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType, MethodType
 from typing import Any
 
 from ....backend import Call
@@ -221,10 +222,13 @@ def _leaves_alone(bench: Bench, case: Case, run: Callable[[Setup], Any], after_c
     bench.must_be_same_state(bench.state_of(made), expected, what, rtol=rtol)
     if generator is not None and bench.fixtures.generator() != generator:
         fail("The random generator.", expected="as after a plain call", got="another state")
-    after = _fingerprint(bench, made)
+    _must_be_put_back(before, _fingerprint(bench, made), "What was replaced is put back.")
+
+
+def _must_be_put_back(before: dict[str, Any], after: dict[str, Any], what: str) -> None:
     if after != before:
         changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-        fail("What was replaced is put back.", expected="the same attributes", got=f"other ones: {changed[:8]}")
+        fail(what, expected="the same attributes", got=f"other ones: {changed[:8]}")
 
 
 @PURITY.each("Backend.capture: whatever it replaces is put back, and it draws nothing, and writes nothing")
@@ -253,8 +257,7 @@ def as_ever_after_a_halt(bench: Bench) -> None:
     made = case_named("mlp").build(bench.fixtures)
     expected, before = bench.plain(made), _fingerprint(bench, made)
     bench.trace(made, halt=func("relu"))
-    if _fingerprint(bench, made) != before:
-        fail("What was replaced is put back after a halt.", expected="the same attributes", got="other ones")
+    _must_be_put_back(before, _fingerprint(bench, made), "What was replaced is put back after a halt.")
     bench.must_all_be_close(bench.plain(made), expected, "What the model returns afterwards")
 
 
@@ -266,9 +269,22 @@ def nothing_keeps_the_model(bench: Bench) -> None:
     trace = bench.trace(made)
     del made, trace
     gc.collect()
-    if watch() is not None:
-        held = [type(each).__name__ for each in gc.get_referrers(watch())]
+    if (model := watch()) is not None:
+        held = ", and ".join(_holders(model))
         fail("The model, after the last reference to it is gone.", expected="freed", got=f"held by {held}")
+
+
+def _holders(value: Any, depth: int = 3, aside: frozenset[int] = frozenset()) -> Iterator[str]:
+    """Who refers to an object, and who to those that have no name: ``list in cell in tuple in function f``."""
+    found = gc.get_referrers(value)
+    aside |= {id(found)}  # what looks is no holder
+    for holder in found:
+        if isinstance(holder, FrameType | MethodType) or id(holder) in aside:
+            continue
+        name = holder.get("__name__") if isinstance(holder, dict) else getattr(holder, "__qualname__", None)
+        text = f"{type(holder).__name__} {name or ''}".strip()
+        outer = "" if name or not depth else next(_holders(holder, depth - 1, aside), "")
+        yield f"{text} in {outer}" if outer else text
 
 
 @PURITY.check("Session.values: arrays held once")

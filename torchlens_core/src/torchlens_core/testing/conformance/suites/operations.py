@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import zip_longest
 
 from ..bench import Bench
 from ..case import Case
@@ -19,13 +19,16 @@ IN_PLACE = Suite("in place")
 RANDOMNESS = Suite("randomness")
 
 COLUMNS = {
-    "label": "types of the operations, which of them are passes of one layer, and their order: Func.type (one word of "
-    "torchlens_core.vocabulary), a row for each call at the function level, and the row's call site",
     "address": "names of inputs, outputs and buffers: the sources that capture adds, Session.outputs",
     "parents": "which arrays each operation took: Row.ins, by the value ids given to arrays when they were made",
     "write_parents": "writes seen through another array: Session.deps and Session.writes",
     "modules": "the module calls around each operation: Session.enter and the scope in its row",
     "returned_by": "what module calls returned: Scope.outs, Session.exit",
+}
+ENDS = {
+    "input": "the arguments of the model: sources of the kind 'input'",
+    "output": "what the model returned: Session.outputs",
+    "buffer": "versions of a buffer that is read or written: sources of the kind 'buffer', one more for each write",
 }
 
 
@@ -34,23 +37,32 @@ def operations(bench: Bench, case: Case) -> None:
     trace = bench.trace(case.build(bench.fixtures))
     expected, got = parse(case.expected), lines(trace)
     both = f"the whole trace, expected:\n{_text(expected)}\nand got:\n{_text(got)}"
-    if [line.label for line in got] != [line.label for line in expected]:
-        number, (want, have) = _first_difference(expected, got)
-        fail(f"Line {number + 1} is another Op ({COLUMNS['label']}).\n{both}", expected=want, got=have)
+    for number, (want, have) in enumerate(zip_longest(expected, got), 1):
+        if want is None or have is None or want.label != have.label:
+            told = f"Line {number} is not the Op that it should be: {_why(want, have)}.\n{both}"
+            fail(told, expected=want or "nothing more", got=have or "nothing more")
     for want, have in zip(expected, got, strict=True):
         for column, part in COLUMNS.items():
             if getattr(want, column) != getattr(have, column):
                 fail(f"{want.label}: {part}.\n{both}", expected=want, got=have)
 
 
-def _first_difference(expected: list[Line], got: list[Line]) -> tuple[int, tuple[Any, Any]]:
-    length = max(len(expected), len(got))
-    pairs = [
-        (expected[n] if n < len(expected) else "nothing", got[n] if n < len(got) else "nothing") for n in range(length)
-    ]
-    return next(
-        (n, pair) for n, pair in enumerate(pairs) if getattr(pair[0], "label", "") != getattr(pair[1], "label", "")
-    )
+def _why(want: Line | None, have: Line | None) -> str:
+    """Where the fault of another label is likely to be."""
+    wanted, found = ("" if line is None else line.label.partition("_")[0] for line in (want, have))
+    computes = [bool(kind) and kind not in ENDS for kind in (wanted, found)]
+    if wanted == found and all(computes):
+        return "which of them are passes of one layer: those of one call site (Row.site), or with the same parameters"
+    if all(computes):
+        return (
+            "a call that was not seen, one that is no operation at the function level, another order, or another word: "
+            "Func.type (one word of torchlens_core.vocabulary)"
+        )
+    if "input" in (wanted, found) or not any(computes):
+        return ENDS[next(kind for kind in ("input", found, wanted) if kind in ENDS and kind in (wanted, found))]
+    if computes[0]:
+        return "an operation is missing: each call is to make a row"
+    return "an operation too many: a row for each call at the function level, and none for what runs inside one"
 
 
 def _text(text: list[Line]) -> str:
@@ -62,7 +74,8 @@ def values(bench: Bench, case: Case) -> None:
     expected = bench.reference(case)
     plain = bench.plain(case.build(bench.fixtures))
     what = "A plain call of the model that the fixtures build, compared with numpy: the fault is in the fixtures"
-    bench.must_all_be_close(plain, expected.outputs, what)
+    words = "Fixtures: the words that this model is made of. No tracing took part"
+    bench.must_all_be_close(plain, expected.outputs, what, words)
     made = case.build(bench.fixtures)
     given = bench.numpy_of((made.args, dict(made.kwargs)))
     trace = bench.trace(made, keep_orphans=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ....dtypes import is_floating
 from ....file import load
 from ....interventions.actions import scale
 from ....validate import validate
@@ -40,8 +41,9 @@ def _differentiable(case: Case) -> bool:
 
 def _loss(bench: Bench, out: Any) -> Any:
     """The sum of the squares of all that a model returned on floating-point numbers."""
-    fw = bench.fixtures
-    squares = [fw.sum(array * array) for array in leaves(out) if fw.to_numpy(array).dtype.kind == "f"]
+    arrays = bench.backend.arrays
+    floating = [each for each in leaves(out) if is_floating(arrays.dtype_name(arrays.meta(each)[1]))]
+    squares = [bench.fixtures.sum(each * each) for each in floating]
     return reduce(lambda total, square: total + square, squares)
 
 

@@ -1,0 +1,6 @@
+from torchlens_core.testing.conformance import Conformance
+from torchlens_tiny.conformance import TinyFixtures
+
+
+class TestTiny(Conformance):
+    fixtures = TinyFixtures()

@@ -1,0 +1,41 @@
+"""Real models of JAX, proven: ``make test-zoo-jax``, or ``pytest tests/zoo_jax -k BERT``.
+
+A run of all of them writes docs/zoo_jax.md.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.zoo_jax import libraries, written
+from tests.zoo_jax.entry import Entry
+from tests.zoo_jax.proof import Proof, prove
+from tests.zoo_jax.table import write_table
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+
+ENTRIES = [*libraries.ENTRIES, *written.ENTRIES]
+
+
+@pytest.fixture(scope="module")
+def proofs() -> Iterator[list[Proof]]:
+    collected: list[Proof] = []
+    yield collected
+    if len(collected) == len(ENTRIES):
+        write_table(collected)
+
+
+def test_the_catalogue_is_broad() -> None:
+    assert len({entry.system for entry in ENTRIES}) == 6
+    assert len({entry.package for entry in ENTRIES} - {""}) >= 6
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.system}, {entry.name}")
+def test_model(entry: Entry, proofs: list[Proof]) -> None:
+    try:
+        proof = prove(entry)
+    except Exception as error:
+        proofs.append(Proof(entry, problems=[f"raises {type(error).__name__}: {str(error).splitlines()[0]}"]))
+        raise
+    proofs.append(proof)
+    assert not proof.problems
