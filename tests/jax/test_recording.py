@@ -78,7 +78,7 @@ class TestRecord:
     def test_the_model_is_as_after_one_call(self) -> None:
         recorded, plain = net(), net()
         recording = tl.record(recorded, X, save="fc2", return_output=True)
-        assert jnp.array_equal(recording.output, plain(X)) or np.allclose(recording.output, plain(X), atol=0)
+        assert np.allclose(recording.output, plain(X), atol=1e-6)
         for a, b in zip(state_of(recorded), state_of(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
         assert not patched_classes() and not staging.recorded

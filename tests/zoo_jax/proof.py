@@ -27,6 +27,7 @@ from tests.zoo_jax.entry import Built, Entry
 TOLERANCE = 2e-5  # of outputs and replay, relative to the largest value of each array
 GRADIENTS = 2e-4  # the same of gradients
 ATTRIBUTED = 0.95
+_NO_MODULES = ("/flax/nnx/rnglib.py",)  # what has a ``__call__`` there gives keys
 
 
 @dataclass
@@ -121,22 +122,23 @@ def attribution(trace: tl.Trace) -> tuple[int, float]:
         weight = len(op.kernels)  # none of what a module hands on as it was given it
         total += weight
         module = trace.modules[op.module.rpartition(":")[0]] if op.module else trace.modules["self"]
-        frames = ((frame.file, frame.line_number) for frame in reversed(op.code_context))
-        inner = next((classes for frame in frames if (classes := _classes_at(calls, *frame))), None)
+        frames = ((frame.file, frame.line_number, frame.func_name) for frame in reversed(op.code_context))
+        inner = next((classes for frame in frames if (classes := _classes_at(calls, *frame)) is not None), None)
         right += weight * (not op.modules if inner is None else module.qualname in inner)
     return total, right / total
 
 
-def _classes_at(calls: Mapping[str, list[tuple[range, str]]], file: str, line: int) -> set[str]:
-    """The classes of modules in whose ``__call__`` a line stands."""
+def _classes_at(calls: Mapping[str, list[tuple[range, str]]], file: str, line: int, name: str) -> set[str] | None:
+    """The classes of modules in whose ``__call__`` a line stands; of a call that the trace does not know, none."""
+    if name != "__call__" or file.endswith(_NO_MODULES):
+        return None
     return {cls for lines, cls in calls.get(file, ()) if line in lines}
 
 
 def _calls_of(trace: tl.Trace) -> dict[str, list[tuple[range, str]]]:
     """By file, the lines of the ``__call__`` of every class of modules."""
     found: dict[str, list[tuple[range, str]]] = {}
-    names = {module.qualname for module in trace.modules if "." in module.qualname}
-    for name in (name for name in names if not name.startswith("flax.nnx.rnglib.")):  # they give keys
+    for name in {module.qualname for module in trace.modules if "." in module.qualname}:
         package, _, cls = name.rpartition(".")
         owner = getattr(importlib.import_module(package), cls, None)
         if owner is not None:
