@@ -27,7 +27,7 @@ from tests.zoo_jax.entry import Built, Entry
 TOLERANCE = 2e-5  # of outputs and replay, relative to the largest value of each array
 GRADIENTS = 2e-4  # the same of gradients
 ATTRIBUTED = 0.95
-_NO_MODULES = ("/flax/nnx/rnglib.py",)  # what has a ``__call__`` there gives keys
+_PLAIN = ("/flax/nnx/rnglib.py", "/e3nn_jax/_src/linear.py")  # classes there have a ``__call__`` and are no modules
 
 
 @dataclass
@@ -63,7 +63,7 @@ def prove(entry: Entry) -> Proof:
     proof.calls = trace.num_module_calls
     proof.recurrent = trace.is_recurrent
     proof.outputs = difference([op.out for op in trace if op.type == "output"], jax.tree.leaves(expected))
-    proof.equations, proof.attributed = attribution(trace)
+    proof.equations, proof.attributed = attribution(trace, built.model)
     replayed = trace.replay()
     saved = [op.label for op in trace.saved_ops]
     proof.replay = difference([replayed[label].out for label in saved], [trace[label].out for label in saved])
@@ -114,9 +114,9 @@ def difference(found: list[Any], expected: list[Any]) -> float:
 # -- attribution -------------------------------------------------------------------------------------------------------
 
 
-def attribution(trace: tl.Trace) -> tuple[int, float]:
+def attribution(trace: tl.Trace, model: Any) -> tuple[int, float]:
     """How many equations the operations are, and the part that is attributed to the right module."""
-    calls = _calls_of(trace)
+    calls = _calls_of(trace, model)
     total = right = 0
     for op in trace.compute_ops:
         weight = len(op.kernels)  # none of what a module hands on as it was given it
@@ -130,23 +130,29 @@ def attribution(trace: tl.Trace) -> tuple[int, float]:
 
 def _classes_at(calls: Mapping[str, list[tuple[range, str]]], file: str, line: int, name: str) -> set[str] | None:
     """The classes of modules in whose ``__call__`` a line stands; of a call that the trace does not know, none."""
-    if name != "__call__" or file.endswith(_NO_MODULES):
+    if name != "__call__" or file.endswith(_PLAIN):
         return None
     return {cls for lines, cls in calls.get(file, ()) if line in lines}
 
 
-def _calls_of(trace: tl.Trace) -> dict[str, list[tuple[range, str]]]:
-    """By file, the lines of the ``__call__`` of every class of modules."""
+def _calls_of(trace: tl.Trace, model: Any) -> dict[str, list[tuple[range, str]]]:
+    """By file, the lines of the ``__call__`` of every class of modules, with those that it has from its bases."""
     found: dict[str, list[tuple[range, str]]] = {}
-    for name in {module.qualname for module in trace.modules if "." in module.qualname}:
-        package, _, cls = name.rpartition(".")
-        owner = getattr(importlib.import_module(package), cls, None)
-        if owner is not None:
-            call = inspect.unwrap(owner.__call__)
-            source, first = inspect.getsourcelines(call)
-            file = inspect.getsourcefile(call) or ""
-            found.setdefault(file, []).append((range(first, first + len(source)), name))
+    names = {module.qualname for module in trace.modules if "." in module.qualname}
+    owners = {name: _class_of(name) for name in names} | {"": type(getattr(model, "__self__", None))}
+    for name, owner in owners.items():
+        for call in (vars(base)["__call__"] for base in owner.__mro__ if "__call__" in vars(base)):
+            call = inspect.unwrap(call)
+            if inspect.isfunction(call):
+                source, first = inspect.getsourcelines(call)
+                file = inspect.getsourcefile(call) or ""
+                found.setdefault(file, []).append((range(first, first + len(source)), name))
     return found
+
+
+def _class_of(name: str) -> type:
+    package, _, cls = name.rpartition(".")
+    return getattr(importlib.import_module(package), cls)
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ A run of all of them writes docs/zoo_jax.md.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+import torchlens as tl
 from tests.zoo_jax import libraries, written
 from tests.zoo_jax.entry import Entry
-from tests.zoo_jax.proof import Proof, prove
+from tests.zoo_jax.proof import ATTRIBUTED, Proof, attribution, prove
 from tests.zoo_jax.table import write_table
+from torchlens_jax import staging
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -28,6 +31,20 @@ def proofs() -> Iterator[list[Proof]]:
 def test_the_catalogue_is_broad() -> None:
     assert len({entry.system for entry in ENTRIES}) == 6
     assert len({entry.package for entry in ENTRIES} - {""}) >= 6
+
+
+def test_a_call_that_is_not_noted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = staging.noted
+
+    def forgetful(function: Any, args: Any, kwargs: Any, address: Any, module: Any, *rest: Any, **options: Any) -> Any:
+        if type(module).__name__ == "MultiheadAttention":
+            return function(*args, **kwargs)
+        return noted(function, args, kwargs, address, module, *rest, **options)
+
+    monkeypatch.setattr(staging, "noted", forgetful)
+    built = next(entry for entry in ENTRIES if entry.name == "GPT").build()
+    trace = tl.trace(built.model, list(built.args), kernels=True, save=False)
+    assert attribution(trace, built.model)[1] < ATTRIBUTED
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.system}, {entry.name}")

@@ -47,11 +47,10 @@ def classify(file: str) -> int:
     return SKIP if any(part in file for part in _WRAPPERS) else KEEP
 
 
-@functools.cache
 def classify_code(code: CodeType) -> int:
     """The same of a function: those of ours that a call only passes through enclose no module call."""
-    passes_through = code.co_filename == _STAGING and code.co_name != "noted"
-    return SKIP if passes_through else classify(code.co_filename)
+    kind = classify(code.co_filename)
+    return SKIP if kind == STOP and code.co_name != "noted" and code.co_filename == _STAGING else kind
 
 
 def is_of_jax(file: str) -> bool:

@@ -77,10 +77,12 @@ def is_module(value: Any) -> bool:
         return False
     if isinstance(value, functools.partial):  # that of JAX too, which is a pytree
         return False
+    if type(value).__module__ in ("flax.nnx.rnglib", "equinox.nn._stateful"):  # what gives keys; states
+        return False
     if is_equinox(value):
-        return not type(value).__module__.startswith(("equinox._", "equinox.nn._stateful"))  # wrappers, states
+        return not type(value).__module__.startswith("equinox._")  # wrappers
     if is_nnx(value):
-        return not type(value).__module__.startswith("flax.nnx.rnglib")
+        return True
     return is_penzai(value) or (callable(value) and not is_variable(value) and _is_node(value))
 
 
