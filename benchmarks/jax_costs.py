@@ -18,7 +18,7 @@ from flax import nnx
 import torchlens as tl
 from torchlens_core.records.trace import Trace
 from torchlens_core.selectors import Selector
-from torchlens_jax.staged import forget
+from torchlens_jax.staging.staged import forget
 
 from . import jax_gradients
 from .jax_models import resnet, transformer

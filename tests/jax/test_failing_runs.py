@@ -15,8 +15,8 @@ from flax import nnx
 
 import torchlens as tl
 import torchlens_jax
-from torchlens_jax.patching import patched_classes
-from torchlens_jax.staging import staging
+from torchlens_jax.staging.patching import patched_classes
+from torchlens_jax.staging.staging import staging
 
 MODES = ("compiled", "concrete", "dynamic")
 X = jnp.abs(jnp.arange(8.0).reshape(2, 4)) / 8 + 0.5

@@ -18,9 +18,9 @@ from flax import nnx
 import torchlens as tl
 from tests.jax.changes import CASES, ROLLING, Net, X, net
 from tests.jax.compilations import compilations
-from torchlens_jax.programs import Programs
-from torchlens_jax.recent import Recent
-from torchlens_jax.staged import forget
+from torchlens_jax.calls.recent import Recent
+from torchlens_jax.staging.programs import Programs
+from torchlens_jax.staging.staged import forget
 
 
 @pytest.fixture(autouse=True)

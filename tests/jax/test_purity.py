@@ -20,7 +20,7 @@ from flax import nnx
 import torchlens as tl
 from tests.jax.compilations import compilations
 from torchlens_core.errors import NestedTraceError
-from torchlens_jax.patching import patched_classes
+from torchlens_jax.staging.patching import patched_classes
 
 X = jnp.arange(1.0, 5.0)
 

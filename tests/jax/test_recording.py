@@ -15,8 +15,8 @@ from flax import nnx
 
 import torchlens as tl
 from torchlens_core.errors import CaptureWarning, NestedTraceError, RecordingError
-from torchlens_jax.patching import patched_classes
-from torchlens_jax.staging import staging
+from torchlens_jax.staging.patching import patched_classes
+from torchlens_jax.staging.staging import staging
 
 X = jax.random.normal(jax.random.key(0), (3, 4))
 

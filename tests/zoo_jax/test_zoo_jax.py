@@ -13,7 +13,7 @@ from tests.zoo_jax import libraries, written
 from tests.zoo_jax.entry import Entry
 from tests.zoo_jax.proof import ATTRIBUTED, Proof, attribution, prove
 from tests.zoo_jax.table import write_table
-from torchlens_jax import staging
+from torchlens_jax.staging import staging
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

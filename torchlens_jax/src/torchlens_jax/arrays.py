@@ -15,7 +15,7 @@ from torchlens_core.backend import Arrays
 from torchlens_core.errors import NotSupported
 from torchlens_core.program import Meta
 
-from .structure import is_array
+from .calls.structure import is_array
 
 
 class Kept(NamedTuple):

@@ -15,18 +15,18 @@ from torchlens_core.program import Row
 from torchlens_core.vocabulary import canonical_type
 
 from .arrays import JaxArrays
+from .calls.generators import restart
+from .calls.prepare import prepare
+from .calls.structure import is_array, is_linen, is_module, is_nnx, is_penzai, roots, state_of, unwrapped
+from .calls.taking import holders, is_holder
 from .containers import leaves, replaced
-from .discovery import StagedDiscovery, discover, find_modules, staged_discovery
-from .generators import restart
-from .gradients import differentiate, grad
-from .layers import LAYERS
-from .naming import WORDS
-from .prepare import prepare
+from .gradients.gradients import differentiate, grad
+from .lowering.layers import LAYERS
+from .lowering.naming import WORDS
+from .lowering.settings import settings
 from .recording import recording
-from .run import capture
-from .settings import settings
-from .structure import is_array, is_linen, is_module, is_nnx, is_penzai, roots, state_of, unwrapped
-from .taking import holders, is_holder
+from .running.run import capture
+from .staging.discovery import StagedDiscovery, discover, find_modules, staged_discovery
 
 arrays = JaxArrays()
 

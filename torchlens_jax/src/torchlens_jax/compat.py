@@ -13,10 +13,10 @@ from torchlens_core.compat.row import CompatRow
 
 from .arrays import is_key
 from .containers import leaves
-from .discovery import StagedDiscovery, staged_discovery
-from .ir import Op, Scan, Switch, While
-from .lowering import walk
-from .staged import Staged, Unstaged
+from .lowering.ir import Op, Scan, Switch, While
+from .lowering.lowering import walk
+from .staging.discovery import StagedDiscovery, staged_discovery
+from .staging.staged import Staged, Unstaged
 
 
 def findings(call: Call, discovery: Discovery) -> Iterator[CompatRow]:

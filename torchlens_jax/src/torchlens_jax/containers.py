@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .structure import is_array, path_part
+from .calls.structure import is_array, path_part
 
 
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:

@@ -90,7 +90,7 @@ class JaxBackend(Backend):
         return findings(call, discovery)
 
     def abstract(self, call: Call, discovery: Discovery) -> AbstractContextManager[Abstract]:
-        from .abstract import abstract
+        from .staging.abstract import abstract
 
         return abstract(call, discovery)
 

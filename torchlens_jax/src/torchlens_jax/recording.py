@@ -15,10 +15,10 @@ from torchlens_core.errors import CaptureWarning, NestedTraceError
 from torchlens_core.plan import Plan
 from torchlens_core.recording.steps import Steps
 
-from .patching import patched
-from .run import capture
-from .staging import reporting, staging
-from .structure import is_module
+from .calls.structure import is_module
+from .running.run import capture
+from .staging.patching import patched
+from .staging.staging import reporting, staging
 
 
 class RecordedModel:

@@ -1,0 +1,1 @@
+"""Gradients at the Ops of a run, in one compiled backward pass."""

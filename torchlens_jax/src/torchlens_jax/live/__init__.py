@@ -1,0 +1,1 @@
+"""Models run operation by operation: where Python has to see values."""
