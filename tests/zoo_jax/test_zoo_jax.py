@@ -14,6 +14,7 @@ from tests.zoo_jax.entry import Entry
 from tests.zoo_jax.proof import ATTRIBUTED, Proof, attribution, prove
 from tests.zoo_jax.table import write_table
 from torchlens_jax.staging import staging
+from torchlens_jax.staging.staged import forget
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -33,7 +34,7 @@ def test_the_catalogue_is_broad() -> None:
     assert len({entry.package for entry in ENTRIES} - {""}) >= 6
 
 
-def test_a_call_that_is_not_noted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_is_not_noted_is_found(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     noted = staging.noted
 
     def forgetful(function: Any, args: Any, kwargs: Any, address: Any, module: Any, *rest: Any, **options: Any) -> Any:
@@ -42,6 +43,8 @@ def test_a_call_that_is_not_noted_is_found(monkeypatch: pytest.MonkeyPatch) -> N
         return noted(function, args, kwargs, address, module, *rest, **options)
 
     monkeypatch.setattr(staging, "noted", forgetful)
+    request.addfinalizer(forget)  # the program that lacks the call
+    forget()
     built = next(entry for entry in ENTRIES if entry.name == "GPT").build()
     trace = tl.trace(built.model, list(built.args), kernels=True, save=False)
     assert attribution(trace, built.model)[1] < ATTRIBUTED
