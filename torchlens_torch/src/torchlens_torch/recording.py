@@ -102,12 +102,14 @@ class RecordedModel:
         active.calls = calls
         error: BaseException | None = None
         out = None
+        is_complete = False
         try:
             if watches and (guards or not self._places):
                 out = calls.in_mode(run)
             else:
                 out = run()
             out = calls.leave(session.scopes[0], out)
+            is_complete = True
         except Halt:
             session.exit(session.scopes[0], None)
             out = None
@@ -119,9 +121,16 @@ class RecordedModel:
             active.calls = None
             self.is_running = False
             recorder.note_overwritten()
+            if is_complete and self._keeps_references:
+                self._note_unused()
             recorder.release()
             self._steps.end(session, out, error)
         return out
+
+    def _note_unused(self) -> None:
+        """Have copied what modules make that were not called so far: writes need not be seen on their account."""
+        for module in self._owners:
+            _risky.setdefault(module, True)
 
     def _has_to_guard(self) -> bool:
         """Whether a kept reference may be overwritten as far as is known, so that writes have to be seen."""
