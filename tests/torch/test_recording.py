@@ -417,3 +417,24 @@ class TestRecorder:
 
         recording = tl.record(Devices(), torch.randn(2, 3), save=tl.func("relu"), return_output=True)
         assert torch.equal(recording.output.detach(), recording[0].out)
+
+
+def test_a_module_that_is_first_called_in_a_later_step_is_kept_as_it_was() -> None:
+    """Writes are not watched any more by then, so that what it makes is copied."""
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.late, self.calls = nn.Linear(3, 3), nn.Linear(3, 3), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            x = self.first(x)
+            return self.late(x).mul_(2.0) if self.calls > 2 else x * 2.0
+
+    model, x = Late(), torch.ones(2, 3)
+    with tl.Recorder(model, save=[tl.module("first"), tl.module("late")]) as recorder, torch.no_grad():
+        for _ in range(3):
+            model(x)
+        expected = nn.functional.linear(model.first(x), model.late.weight, model.late.bias)
+    assert torch.equal(recorder.recordings[-1]["late"].out, expected)
